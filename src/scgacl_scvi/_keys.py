@@ -25,3 +25,9 @@ PATH_POSITION: Final = "path_position"
 
 HELDOUT: Final = "heldout_nll"
 """Metric that decides when to stop; logged as ``heldout_nll_validation`` in nats per held-out molecule."""
+
+FRACTIONAL_ARG: Final = "fractional"
+"""Argument of ``setup_anndata``, kept in the registry: what to do with corrected (fractional) counts."""
+
+INPUT_SCALE_ARG: Final = "input_scale"
+"""Argument of ``setup_anndata``, kept in the registry: the scale of the registered matrix."""

@@ -1,0 +1,63 @@
+"""Is the imputation any good? Small pure functions on arrays, one idea per file.
+
+Everything here takes dense arrays, data frames or SciPy sparse matrices of cells x genes. The names below are imported
+on first use (PEP 562), so that ``import scgacl_scvi.evaluate`` stays light.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import baselines
+    from ._clustering import ClusteringAgreement, clustering_agreement
+    from ._heldout import cp10k_mse, poisson_gain, poisson_loss
+    from ._molecular_cv import molecular_cv, split_molecules
+    from ._recovery import Recovery, recovery
+    from ._report import Section, write_page
+    from ._scale import lognorm
+    from ._variance import within_type_variance_ratio
+
+_HOMES = {
+    "ClusteringAgreement": "_clustering",
+    "Recovery": "_recovery",
+    "Section": "_report",
+    "clustering_agreement": "_clustering",
+    "cp10k_mse": "_heldout",
+    "lognorm": "_scale",
+    "molecular_cv": "_molecular_cv",
+    "poisson_gain": "_heldout",
+    "poisson_loss": "_heldout",
+    "recovery": "_recovery",
+    "split_molecules": "_molecular_cv",
+    "within_type_variance_ratio": "_variance",
+    "write_page": "_report",
+}
+
+__all__ = [
+    "ClusteringAgreement",
+    "Recovery",
+    "Section",
+    "baselines",
+    "clustering_agreement",
+    "cp10k_mse",
+    "lognorm",
+    "molecular_cv",
+    "poisson_gain",
+    "poisson_loss",
+    "recovery",
+    "split_molecules",
+    "within_type_variance_ratio",
+    "write_page",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "baselines":
+        return importlib.import_module(f"{__name__}.baselines")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""The model and its mixins."""
+
+from ._scgacl import SCGACL
+
+__all__ = ["SCGACL"]

@@ -1,0 +1,8 @@
+"""Training: the plan with its phases, the in-memory loader, callbacks."""
+
+from ._callbacks import RestoreBest
+from ._loader import CellLoader, CellSplitter, registered_matrix
+from ._phases import Phase, Phases
+from ._plan import SCGACLTrainingPlan
+
+__all__ = ["CellLoader", "CellSplitter", "Phase", "Phases", "RestoreBest", "SCGACLTrainingPlan", "registered_matrix"]

@@ -1,0 +1,67 @@
+"""AnnData fields of SCGACL: scvi-tools' own, with our checks and with missing labels taken as unlabelled."""
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scvi.data.fields import LabelsWithUnlabeledObsField, LayerField
+
+from ._checks import check_matrix, check_shape
+
+
+class ExpressionField(LayerField):
+    """The cells x genes matrix; checked whenever data are registered, and never converted in place.
+
+    Parameters
+    ----------
+    registry_key, layer
+        As :class:`scvi.data.fields.LayerField`.
+    input_scale, fractional
+        As :meth:`scgacl_scvi.SCGACL.setup_anndata`.
+    """
+
+    def __init__(self, registry_key: str, layer: str | None, *, input_scale: str, fractional: str):
+        super().__init__(registry_key, layer, is_count_data=False, correct_data_format=False)
+        self.input_scale = input_scale
+        self.fractional = fractional
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Check, then register."""
+        check_shape(adata)
+        where = "`adata.X`" if self.attr_key is None else f"`adata.layers[{self.attr_key!r}]`"
+        check_matrix(
+            self.get_field_data(adata), where, input_scale=self.input_scale, fractional=self.fractional
+        )
+        return super().register_field(adata)
+
+
+class LabelsField(LabelsWithUnlabeledObsField):
+    """Labels as text; missing ones belong to the unlabelled category. The user's column stays as it is."""
+
+    def register_field(self, adata: AnnData) -> dict:
+        """Register the labels, missing ones filled in a copy."""
+        copy = self._filled(adata)
+        state = super().register_field(copy)
+        adata.obs[self.attr_key] = copy.obs[self.attr_key].to_numpy()
+        return state
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Transfer to other data; labels that the model does not know, and missing ones, are unlabelled."""
+        known = {str(label) for label in state_registry[self.CATEGORICAL_MAPPING_KEY]}
+        copy = self._filled(adata_target, known=known)
+        # scvi-tools registers again (by `super().register_field`) only what it is asked to here, on the copy.
+        state = LabelsWithUnlabeledObsField.transfer_field(self, state_registry, copy, **kwargs)
+        adata_target.obs[self.attr_key] = copy.obs[self.attr_key].to_numpy()
+        return state
+
+    def _filled(self, adata: AnnData, known: set[str] | None = None) -> AnnData:
+        """An AnnData of the labels column alone, as text without missing values."""
+        key, other = self._original_attr_key, str(self._unlabeled_category)
+        if key in adata.obs:
+            column = adata.obs[key].astype(object)
+            labels = np.array([other if pd.isna(value) else str(value) for value in column], dtype=object)
+        else:
+            labels = np.full(adata.n_obs, other, dtype=object)
+        if known is not None:
+            labels = np.array([label if label in known else other for label in labels], dtype=object)
+        index = [str(i) for i in range(adata.n_obs)]
+        return AnnData(obs=pd.DataFrame({key: labels}, index=index))

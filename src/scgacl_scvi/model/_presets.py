@@ -1,0 +1,95 @@
+"""Settings of the two presets: ours, and the published procedure."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+DEFAULT, PAPER = "default", "paper"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a preset says where the user says nothing.
+
+    Attributes
+    ----------
+    module
+        Arguments of :class:`~scgacl_scvi.module.VaDE`.
+    plan
+        Arguments of :class:`~scgacl_scvi.train.SCGACLTrainingPlan`.
+    train_size, early_stopping, shuffle
+        Of the fit.
+    """
+
+    module: dict[str, Any]
+    plan: dict[str, Any]
+    train_size: float
+    early_stopping: bool
+    shuffle: bool
+    batch_size: int | None = None
+    epochs: tuple[int, int, int] | None = None
+    learning_rates: tuple[float, float, float] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+PRESETS = {
+    DEFAULT: Preset(
+        module={
+            "n_hidden": (128, 128),
+            "n_hidden_discriminator": (256, 256),
+            "dropout_rate": 0.1,
+        },
+        plan={},
+        train_size=0.9,
+        early_stopping=True,
+        shuffle=True,
+    ),
+    PAPER: Preset(
+        module={
+            "n_hidden": (500, 500, 2000),
+            "n_hidden_discriminator": (500, 500, 2000),
+            "dropout_rate": 0.0,
+            "hide_rate": 0.0,
+        },
+        plan={
+            "weight_adversarial": 1.0,
+            "weight_cell_contrastive": 1.0,
+            "weight_type_contrastive": 1.0,
+            "update": "published",
+            "mask_reconstruction": False,
+            "latent_noise": 0.0,
+            "latent_penalty": 0.0,
+            "gmm_reg_covar": 1e-5,
+            "betas": (0.5, 0.99),
+            "weight_decay": 2.5e-5,
+            "max_grad_norm": None,
+        },
+        train_size=1.0,
+        early_stopping=False,
+        shuffle=False,
+        batch_size=32,
+        epochs=(100, 100, 100),
+        learning_rates=(1e-3, 1e-3, 1e-4),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Epochs, learning rates and batch size of a fit."""
+
+    epochs: tuple[int, int, int]
+    learning_rates: tuple[float, float, float]
+    batch_size: int
+
+
+def default_schedule(n_cells: int, gene_likelihood: str) -> Schedule:
+    """Schedule of the default preset for the size of the data.
+
+    The number of updates, not of epochs, is what learning needs: beyond a few thousand cells epochs fall as their
+    number rises, and batches grow.
+    """
+    batch_size = 64 if n_cells <= 10_000 else 128 if n_cells <= 100_000 else 256
+    shrink = min(1.0, (5000 / n_cells) ** 0.7)
+    epochs = tuple(max(minimum, round(full * shrink)) for full, minimum in ((40, 3), (40, 4), (40, 4)))
+    rate = 2e-3 if gene_likelihood == "zinb" else 1e-3
+    return Schedule(epochs, (rate, rate, 3e-4), batch_size)

@@ -1,0 +1,194 @@
+"""``model.train()``."""
+
+import logging
+from typing import Any, Literal
+
+
+from scvi.train import TrainRunner
+
+from .._compat import use_distributed_sampler
+from .._keys import HELDOUT
+from ..module import VaDE
+from ..train import CellSplitter, Phase, Phases, RestoreBest, SCGACLTrainingPlan
+from ._presets import PRESETS, default_schedule
+from ._seed import current_seed, flushed_denormals, seeded
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingMixin:
+    """Training in three phases."""
+
+    _training_plan_cls = SCGACLTrainingPlan
+    _data_splitter_cls = CellSplitter
+    _train_runner_cls = TrainRunner
+    module: VaDE
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int | None = None,
+        early_stopping: bool | None = None,
+        *,
+        pretrain_epochs: int | None = None,
+        vade_epochs: int | None = None,
+        joint_epochs: int | None = None,
+        pretrain_lr: float | None = None,
+        vade_lr: float | None = None,
+        joint_lr: float | None = None,
+        vade_batch_size: int | None = None,
+        joint_batch_size: int | None = None,
+        weight_adversarial: float | None = None,
+        weight_cell_contrastive: float | None = None,
+        weight_type_contrastive: float | None = None,
+        temperature: float | None = None,
+        update: Literal["fused", "published"] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs,
+    ) -> None:
+        """Train the model; everything left at None suits the size of the data (or is the preset's).
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs of all phases together, shared out as the default shares them. Not with the three below.
+        accelerator, devices
+            As in scvi-tools.
+        train_size, validation_size, shuffle_set_split
+            Shares of the cells. Molecules of validation cells (default: a tenth of the cells) are held out to decide
+            when to stop; the paper preset trains on all cells.
+        batch_size
+            Cells in a batch.
+        early_stopping
+            Stop when held-out molecules have not been predicted better for a while. Default True; False for the paper
+            preset. The weights of the best epoch are restored whenever there are validation cells.
+        pretrain_epochs, vade_epochs, joint_epochs
+            Epochs of the autoencoder, VaDE and joint phase. When the prior is fitted already (a second call), the first
+            two are 0.
+        pretrain_lr, vade_lr, joint_lr
+            Learning rates.
+        vade_batch_size, joint_batch_size
+            Batch sizes of the first two phases and of the joint one, where they differ from ``batch_size``.
+        weight_adversarial, weight_cell_contrastive, weight_type_contrastive
+            Weights of the losses of the joint phase, against the negative ELBO of a cell.
+        temperature
+            Of both contrastive losses.
+        update
+            ``"fused"`` or ``"published"`` updates of the joint phase.
+        plan_kwargs
+            Further arguments of :class:`~scgacl_scvi.train.SCGACLTrainingPlan`.
+        **trainer_kwargs
+            Arguments of :class:`scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If ``max_epochs`` is given with epochs of a phase, or early stopping without validation cells.
+        """
+        preset = PRESETS[self.preset]
+        schedule = default_schedule(self.adata.n_obs, self.module.gene_likelihood)
+        epochs = _epochs(
+            preset.epochs or schedule.epochs,
+            (pretrain_epochs, vade_epochs, joint_epochs),
+            max_epochs,
+            fitted=bool(self.module.prior.fitted),
+        )
+        batch_size = batch_size or preset.batch_size or schedule.batch_size
+        early_batch = vade_batch_size or batch_size
+        batch_sizes = dict(zip(Phase, (early_batch, early_batch, joint_batch_size or batch_size), strict=True))
+        seed = current_seed()
+        splitter = self._data_splitter_cls(
+            self.adata_manager,
+            shuffle_cells=preset.shuffle,
+            batch_sizes=batch_sizes,
+            phases=epochs,
+            seed=seed,
+            train_size=train_size or preset.train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+        )
+        rates = preset.learning_rates or schedule.learning_rates
+        given = {
+            "pretrain_lr": pretrain_lr or rates[0],
+            "vade_lr": vade_lr or rates[1],
+            "joint_lr": joint_lr or rates[2],
+            "weight_adversarial": weight_adversarial,
+            "weight_cell_contrastive": weight_cell_contrastive,
+            "weight_type_contrastive": weight_type_contrastive,
+            "temperature": temperature,
+            "update": update,
+            **(plan_kwargs or {}),
+        }
+        plan = self._training_plan_cls(
+            self.module,
+            pretrain_epochs=epochs.autoencoder,
+            vade_epochs=epochs.vade,
+            joint_epochs=epochs.joint,
+            n_clusters=self.n_clusters,
+            seed=seed,
+            **{**preset.plan, **{key: value for key, value in given.items() if value is not None}},
+        )
+        if self.module.kmeans is not None and not self.module.prior.fitted:
+            self.module.fit_classes(self._lognorm_matrix(), self.n_clusters or self.module.n_labels, seed)
+
+        callbacks = [*trainer_kwargs.pop("callbacks", [])]
+        if splitter.n_val:
+            best = RestoreBest()
+            callbacks.append(best)
+            trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
+        runner = self._train_runner_cls(
+            self,
+            training_plan=plan,
+            data_splitter=splitter,
+            max_epochs=epochs.total,
+            accelerator=accelerator,
+            devices=devices,
+            callbacks=callbacks,
+            **{
+                **_early_stopping(early_stopping, preset.early_stopping, splitter.n_val, epochs, trainer_kwargs),
+                "reload_dataloaders_every_n_epochs": int(len(set(batch_sizes.values())) > 1),
+                **trainer_kwargs,
+            },
+        )
+        with seeded(seed), flushed_denormals():
+            runner()
+        self.phases_ = {**getattr(self, "phases_", {}), **epochs.ranges()}
+        if plan.mixture_start is not None:
+            self.bic_ = plan.mixture_start.bic
+        self.best_epoch_ = best.best_epoch if splitter.n_val else None
+        if self.module.gene_likelihood == "normal":
+            self._fit_dropout_rule()
+
+
+def _epochs(default: tuple[int, int, int], given: tuple, max_epochs: int | None, *, fitted: bool) -> Phases:
+    """Epochs of each phase from what the user gave."""
+    if fitted:
+        default = (0, 0, default[2])
+    if max_epochs is None:
+        return Phases(*(d if g is None else g for d, g in zip(default, given, strict=True)))
+    if any(g is not None for g in given):
+        raise ValueError("Give either `max_epochs` or epochs of single phases (`pretrain_epochs`, ...), not both.")
+    if max_epochs < 1:
+        raise ValueError(f"`max_epochs={max_epochs}`; give at least 1.")
+    shares = [d * max_epochs // max(1, sum(default)) for d in default]
+    return Phases(shares[0], shares[1], max_epochs - shares[0] - shares[1])
+
+
+def _early_stopping(wanted: bool | None, default: bool, n_val: int, epochs: Phases, trainer_kwargs: dict) -> dict:
+    """Trainer arguments of early stopping, which begins with the joint phase."""
+    if wanted and not n_val:
+        raise ValueError("`early_stopping=True` needs validation cells; lower `train_size` or give `validation_size`.")
+    stop = (default if wanted is None else wanted) and n_val > 0 and epochs.joint > 0
+    if not stop or use_distributed_sampler(trainer_kwargs.get("strategy")):
+        return {}
+    return {
+        "early_stopping": True,
+        "early_stopping_monitor": f"{HELDOUT}_validation",
+        "early_stopping_patience": max(5, epochs.joint // 3),
+        "early_stopping_warmup_epochs": epochs.autoencoder + epochs.vade,
+    }

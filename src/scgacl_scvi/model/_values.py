@@ -1,0 +1,147 @@
+"""From the posterior of a batch to the values a user asked for; tensors only."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from scvi import REGISTRY_KEYS
+from torch import Tensor
+
+from ..module import VaDE
+from ..module._posterior import detection_probability, dropout_probability, posterior_log1p, posterior_mean
+from ._checks import check_choice
+
+Scale = Literal["lognorm", "cp10k", "log1p_cp10k", "counts"]
+Policy = Literal["impute", "denoise"]
+Estimand = Literal["mean", "log"]
+
+LOG_SCALES = ("lognorm", "log1p_cp10k")
+SCALES = ("lognorm", "cp10k", "log1p_cp10k", "counts")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller wants of each entry.
+
+    Attributes
+    ----------
+    policy
+        ``"impute"``: observed entries kept, zeros with a fill probability of at least ``threshold`` filled, other
+        zeros 0. ``"denoise"``: the posterior mean everywhere.
+    scale
+        ``"lognorm"``: log1p of the expression at the reference depth m; ``"cp10k"``: at 10,000 counts a cell;
+        ``"log1p_cp10k"``: its log1p; ``"counts"``: at the cell's own depth.
+    estimand
+        ``"mean"``: posterior mean of the expression (its log1p on a log scale); ``"log"``: posterior mean of the log1p.
+    threshold
+        Probability from which a zero is filled.
+    """
+
+    policy: Policy = "impute"
+    scale: Scale = "lognorm"
+    estimand: Estimand = "mean"
+    threshold: float = 0.5
+
+    def __post_init__(self):
+        check_choice("policy", self.policy, ("impute", "denoise"))
+        check_choice("scale", self.scale, SCALES)
+        check_choice("estimand", self.estimand, ("mean", "log"))
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"`threshold={self.threshold}` is no probability; give a value from 0 to 1.")
+        if self.estimand == "log" and self.scale not in LOG_SCALES:
+            raise ValueError(f"`estimand='log'` needs a log scale ({' or '.join(LOG_SCALES)}), not {self.scale!r}.")
+
+    def check_against(self, module: VaDE) -> None:
+        """Raise where the model cannot give what is asked for."""
+        if module.input_scale == "lognorm" and self.scale != "lognorm":
+            raise ValueError(
+                f"`scale={self.scale!r}`, but the model was registered with `input_scale='lognorm'`: counts are not known. "
+                "Only `scale='lognorm'` is left."
+            )
+        if module.gene_likelihood == "normal" and self.estimand == "log":
+            raise ValueError("`estimand='log'` needs a count likelihood ('nb' or 'zinb'); this model's is 'normal'.")
+
+
+def posterior_values(
+    module: VaDE, tensors: dict[str, Tensor], noise: Tensor | None, request: Request, batches: list[int | None]
+) -> Tensor:
+    """Values of a batch of cells.
+
+    Parameters
+    ----------
+    module
+        The trained module, in evaluation mode.
+    tensors
+        A batch of cells.
+    noise
+        Standard-normal draws, samples x cells x latent; None for z at its posterior mean.
+    request
+        What to return.
+    batches
+        Codes of the batches to average over; ``[None]`` for the cell's own.
+
+    Returns
+    -------
+    One value for each sample (or one), cell and gene.
+    """
+    tensors = {key: value.to(module.device) for key, value in tensors.items()}
+    inferred = module.inference(**module._get_inference_input(tensors))
+    qz = inferred["qz"]
+    x, profile, library = tensors[REGISTRY_KEYS.X_KEY], inferred["profile"], inferred["library"]
+    depth = library / module.median_library
+    observed = _rescale(
+        torch.expm1(profile) if module.input_scale == "lognorm" else x / depth, profile, depth, module, request.scale
+    )
+    values = []
+    for draw in [None] if noise is None else noise.to(module.device):
+        z = qz.loc if draw is None else qz.loc + qz.scale * draw
+        estimate, p_fill = _estimate(module, tensors, {**inferred, "z": z}, depth, request, batches)
+        if request.policy == "impute":
+            estimate = torch.where(x > 0, observed, torch.where(p_fill >= request.threshold, estimate, 0.0))
+        values.append(estimate)
+    return torch.stack(values)
+
+
+def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tensor, Tensor]:
+    """Value of each entry as if unobserved zeros were all filled, and the probability to fill a zero."""
+    inputs = module._get_generative_input(tensors, inferred)
+    own = module.generative(**inputs)
+    x = tensors[REGISTRY_KEYS.X_KEY]
+    if module.gene_likelihood == "normal":
+        means = [own if b is None else module.generative(**inputs, transform_batch=b) for b in batches]
+        mean = torch.stack([generated["scale"] for generated in means]).mean(0)
+        p_fill = module.zero_dropout[module.dropout_classes(inferred, module.labels(tensors))]
+        return _rescale(torch.expm1(mean), mean, depth, module, request.scale), p_fill
+
+    theta = module.theta
+    if module.gene_likelihood == "zinb":
+        p_fill = p_dropout = dropout_probability(own["rate"], theta, own["zi_logits"])
+    else:
+        p_fill, p_dropout = detection_probability(own["scale"], theta), None
+    # Shrinking at one depth for all cells: equal evidence gives equal values, and no library size enters.
+    seen, mean = (x, own["rate"]) if request.scale == "counts" else (x / depth, own["scale"])
+    factor = 1e4 / module.median_library if request.scale == "log1p_cp10k" else 1.0
+    estimates = []
+    for batch in batches:
+        # Another batch's mean, with what the cell's own count said about it in its own batch.
+        other = 1.0 if batch is None else module.generative(**inputs, transform_batch=batch)["scale"] / own["scale"]
+        if request.estimand == "log":
+            estimates.append(posterior_log1p(seen, mean, theta, p_dropout, factor=factor * other))
+        else:
+            estimates.append(posterior_mean(seen, mean, theta, p_dropout) * other)
+    estimate = torch.stack(estimates).mean(0)
+    if request.estimand == "log":
+        return estimate, p_fill
+    if request.scale == "counts":
+        return estimate, p_fill
+    return _rescale(estimate, torch.log1p(estimate), depth, module, request.scale), p_fill
+
+
+def _rescale(reference: Tensor, lognorm: Tensor, depth: Tensor, module: VaDE, scale: Scale) -> Tensor:
+    """Expression at the reference depth m (and its log1p) on the scale asked for."""
+    if scale == "lognorm":
+        return lognorm
+    if scale == "counts":
+        return reference * depth
+    cp10k = reference * (1e4 / module.median_library)
+    return cp10k if scale == "cp10k" else torch.log1p(cp10k)

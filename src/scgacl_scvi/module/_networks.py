@@ -1,0 +1,128 @@
+"""Encoder, generator and multi-task discriminator, as chains of scvi-tools' fully-connected layers."""
+
+from collections.abc import Sequence
+
+import torch
+from scvi.nn import FCLayers
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+
+class Hidden(nn.Module):
+    """Hidden layers of given widths; covariates enter each of them.
+
+    Parameters
+    ----------
+    n_input
+        Number of inputs.
+    widths
+        Nodes of each layer.
+    n_cat_list, n_cont
+        Categories of each categorical covariate, and number of continuous ones.
+    norm
+        ``"layer"``, ``"batch"`` or None.
+    dropout_rate
+        Dropout after each layer.
+    activation
+        Activation module class.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        widths: Sequence[int],
+        *,
+        n_cat_list: Sequence[int] = (),
+        n_cont: int = 0,
+        norm: str | None = "layer",
+        dropout_rate: float = 0.0,
+        activation: type[nn.Module] = nn.ReLU,
+    ):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            FCLayers(
+                n_in,
+                n_out,
+                n_cat_list=n_cat_list,
+                n_cont=n_cont,
+                dropout_rate=dropout_rate,
+                use_batch_norm=norm == "batch",
+                use_layer_norm=norm == "layer",
+                activation_fn=activation,
+            )
+            for n_in, n_out in zip((n_input, *widths[:-1]), widths, strict=True)
+        )
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm1d):  # torch's own settings, which the published networks have
+                layer.momentum, layer.eps = 0.1, 1e-5
+
+    def forward(self, x: Tensor, *categories: Tensor, cont: Tensor | None = None) -> Tensor:
+        """Hidden representation, cells x ``widths[-1]``."""
+        for layer in self.layers:
+            x = layer(x, *categories, cont=cont)
+        return x
+
+
+class Encoder(nn.Module):
+    """Lognorm profile to the posterior of z (a diagonal normal).
+
+    The log-variance head starts at a constant -3: starting from unit variance on high counts makes the generator
+    ignore z for good.
+    """
+
+    def __init__(self, n_input: int, n_latent: int, widths: Sequence[int], **hidden_kwargs):
+        super().__init__()
+        self.hidden = Hidden(n_input, widths, **hidden_kwargs)
+        self.mean = nn.Linear(widths[-1], n_latent)
+        self.log_variance = nn.Linear(widths[-1], n_latent)
+        nn.init.zeros_(self.log_variance.weight)
+        nn.init.constant_(self.log_variance.bias, -3.0)
+
+    def forward(self, x: Tensor, *categories: Tensor, cont: Tensor | None = None) -> Normal:
+        """Posterior of z, cells x ``n_latent``."""
+        h = self.hidden(x, *categories, cont=cont)
+        return Normal(self.mean(h), (0.5 * self.log_variance(h).clamp(-10, 5)).exp(), validate_args=False)
+
+
+class Generator(nn.Module):
+    """Latent z to one unbounded output a gene, and for ``zi=True`` also the logits of the dropout probability."""
+
+    def __init__(self, n_latent: int, n_output: int, widths: Sequence[int], *, zi: bool, **hidden_kwargs):
+        super().__init__()
+        self.hidden = Hidden(n_latent, widths, **hidden_kwargs)
+        self.output = nn.Linear(widths[-1], n_output)
+        self.zi = nn.Linear(widths[-1], n_output) if zi else None
+
+    def forward(self, z: Tensor, *categories: Tensor, cont: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Output and dropout logits, each cells x genes."""
+        h = self.hidden(z, *categories, cont=cont)
+        return self.output(h), None if self.zi is None else self.zi(h)
+
+
+class Discriminator(nn.Module):
+    """Multi-task discriminator on lognorm profiles: one trunk, three heads.
+
+    Returns the logit of "real" (cells), and the projections for the cell-level and for the type-level contrastive
+    loss (cells x ``n_projection`` each).
+    """
+
+    def __init__(self, n_input: int, widths: Sequence[int], n_projection: int = 10):
+        super().__init__()
+        self.hidden = Hidden(n_input, widths, norm="batch", activation=nn.LeakyReLU)
+        self.real = nn.Linear(widths[-1], 1)
+        self.cell = nn.Linear(widths[-1], n_projection)
+        self.kind = nn.Linear(widths[-1], n_projection)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logit of "real", cell-level projection, type-level projection."""
+        h = self.hidden(x)
+        return self.real(h).squeeze(-1), self.cell(h), self.kind(h)
+
+
+def initialise_published(network: nn.Module) -> None:
+    """Linear weights ~ N(0, 0.02) and zero biases, as the published networks start."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            with torch.no_grad():
+                layer.weight.normal_(0.0, 0.02)
+                layer.bias.zero_()

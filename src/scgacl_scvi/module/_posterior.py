@@ -1,0 +1,123 @@
+"""What one count says about the expression behind it, given the generator's mean.
+
+With ``x ~ Poisson(expression)`` and ``expression ~ Gamma(theta, theta / mu)``, the posterior of the expression is
+``Gamma(x + theta, theta / mu + 1)``. A zero may also be a dropout, which says nothing: then the prior stays.
+All functions broadcast over cells x genes and are on the counts scale, at the depth of ``mu`` and ``x``.
+"""
+
+import torch
+from torch import Tensor
+
+from ._likelihoods import nb_zero_log_prob
+
+
+def shrunk_mean(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
+    """Posterior mean of the expression where the count is not a dropout: ``(x + theta) / (mu + theta) * mu``."""
+    return (x + theta) / (mu + theta) * mu
+
+
+def dropout_probability(mu: Tensor, theta: Tensor, zi_logits: Tensor) -> Tensor:
+    """Probability that a **zero** is a dropout: ``pi / (pi + (1 - pi) NB(0))``."""
+    return torch.sigmoid(zi_logits - nb_zero_log_prob(mu, theta))
+
+
+def detection_probability(mu: Tensor, theta: Tensor) -> Tensor:
+    """Probability that the cell of a **zero**, sequenced once more at the depth of ``mu``, would show the gene.
+
+    Given the zero, the expression is ``Gamma(theta, theta / mu + 1)``; its next count is a zero with probability
+    ``((theta / mu + 1) / (theta / mu + 2)) ** theta = ((theta + mu) / (theta + 2 mu)) ** theta``.
+    """
+    return -torch.expm1(theta * (torch.log(theta + mu) - torch.log(theta + 2 * mu)))
+
+
+def posterior_mean(x: Tensor, mu: Tensor, theta: Tensor, p_dropout: Tensor | None = None) -> Tensor:
+    """Posterior mean of the expression.
+
+    Parameters
+    ----------
+    x
+        Counts (at the depth of ``mu``).
+    mu, theta
+        The generator's mean and the inverse dispersion.
+    p_dropout
+        Probability that a zero is a dropout; only used where ``x`` is zero. None: no zero is one.
+
+    Returns
+    -------
+    ``P mu + (1 - P) theta mu / (theta + mu)`` at zeros, :func:`shrunk_mean` elsewhere.
+    """
+    shrunk = shrunk_mean(x, mu, theta)
+    if p_dropout is None:
+        return shrunk
+    return torch.where(x > 0, shrunk, torch.lerp(shrunk, mu, p_dropout))
+
+
+def _expected_log1p_gamma(shape: Tensor, mean: Tensor) -> Tensor:
+    """``E[log(1 + g)]`` of a gamma of the given shape and mean, to about 1e-4.
+
+    From Frullani's ``log(1 + g) = int_0^inf (1 - exp(-t g)) exp(-t) / t dt`` follows, with the gamma's Laplace
+    transform, an integral that is smooth in ``u = log t``; the trapezoid rule converges geometrically on it.
+    """
+    scale = mean / shape
+    # Below exp(low) the integrand is under mean * exp(u) < 1e-6; above exp(4), exp(-t) is 0 in single precision.
+    low = min(-14.0, -14.0 - float(mean.max().clamp_min(1e-30).log())) if mean.numel() else -14.0
+    step = 0.5
+    total = torch.zeros_like(mean)
+    for u in torch.arange(low, 4.0, step).tolist():
+        t = torch.tensor(u, dtype=torch.float64).exp().item()
+        total += -torch.expm1(-shape * torch.log1p(t * scale)) * (torch.exp(torch.tensor(-t)).item() * step)
+    return total
+
+
+def posterior_log1p(
+    x: Tensor, mu: Tensor, theta: Tensor, p_dropout: Tensor | None = None, *, factor: Tensor | float = 1.0
+) -> Tensor:
+    """Posterior mean of ``log(1 + factor * expression)``; at most the log1p of the posterior mean (Jensen)."""
+    theta = theta.expand_as(mu)
+    kept = _expected_log1p_gamma(x + theta, factor * shrunk_mean(x, mu, theta))
+    if p_dropout is None:
+        return kept
+    return torch.where(x > 0, kept, torch.lerp(kept, _expected_log1p_gamma(theta, factor * mu), p_dropout))
+
+
+def heldout_log_density(
+    test: Tensor, x: Tensor, mu: Tensor, theta: Tensor, ratio: float, p_dropout: Tensor | None = None
+) -> Tensor:
+    """Log predictive density of held-out molecules of each cell, dropout included.
+
+    The molecules of a cell were split: ``x`` was seen, ``test`` held out. The expression's posterior given ``x``
+    makes ``test`` negative-binomial with mean ``ratio * shrunk_mean`` and inverse dispersion ``x + theta``. A dropout
+    came before the split, so it leaves *both* halves at zero: where ``x`` is zero, a zero in ``test`` is certain
+    with probability ``p_dropout``.
+
+    Parameters
+    ----------
+    test
+        Held-out counts, cells x genes.
+    x
+        Counts the model saw, cells x genes.
+    mu, theta
+        The generator's mean at the depth of ``x``, and the inverse dispersion.
+    ratio
+        Expected held-out molecules for each molecule seen, e.g. ``.1 / .9``.
+    p_dropout
+        Probability that a zero of ``x`` is a dropout, or None.
+
+    Returns
+    -------
+    Log-density summed over genes, one value a cell.
+    """
+    shape = x + theta
+    mean = ratio * shrunk_mean(x, mu, theta)
+    log_p = (
+        nb_zero_log_prob(mean, shape)
+        + torch.lgamma(test + shape)
+        - torch.lgamma(shape)
+        - torch.lgamma(test + 1)
+        + test * (torch.log(mean + 1e-8) - torch.log(shape + mean))
+    )
+    if p_dropout is not None:
+        certain = torch.where(test > 0, -torch.inf, torch.log(p_dropout + 1e-12))
+        mixed = torch.logaddexp(certain, torch.log1p(-p_dropout.clamp_max(1 - 1e-6)) + log_p)
+        log_p = torch.where(x > 0, log_p, mixed)
+    return log_p.sum(-1)

@@ -1,0 +1,100 @@
+"""Gaussian-mixture prior of the latent space, softly guided by labels."""
+
+import torch
+import torch.nn.functional as F
+from pyro.distributions import MixtureOfDiagNormals
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+_MIN_VARIANCE = 1e-4
+
+
+class MixturePrior(nn.Module):
+    """Mixture of diagonal normals with learnt weights, means and scales.
+
+    The number of components in use may be smaller than ``n_components`` (when BIC chooses it after the autoencoder
+    phase): components that are not ``active`` have weight zero. So the shapes are known before training, and a saved
+    model loads without being told what BIC chose.
+
+    Parameters
+    ----------
+    n_components
+        Largest number of mixture components.
+    n_latent
+        Dimensionality of the latent space; at least 2 (pyro's mixture needs it).
+    n_labels
+        Number of labels, which guide the first ``n_labels`` components; 0 for none.
+    """
+
+    def __init__(self, n_components: int, n_latent: int, n_labels: int = 0):
+        super().__init__()
+        self.n_labels = n_labels
+        self.logits = nn.Parameter(torch.zeros(n_components))
+        self.loc = nn.Parameter(torch.zeros(n_components, n_latent))
+        self.log_scale = nn.Parameter(torch.zeros(n_components, n_latent))
+        # p(component | label) is 1 - slip on the label's own component; learnt, so that wrong labels cost little.
+        self.slip_logit = nn.Parameter(torch.tensor(-3.0))
+        self.register_buffer("active", torch.ones(n_components, dtype=torch.bool))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    @property
+    def n_active(self) -> int:
+        """Number of components in use."""
+        return int(self.active.sum())
+
+    def initialise(self, means: Tensor, variances: Tensor, weights: Tensor) -> None:
+        """Set the first ``len(means)`` components (K x D, K x D, K) and retire the others."""
+        k = len(means)
+        with torch.no_grad():
+            self.active[:] = torch.arange(len(self.active), device=self.active.device) < k
+            self.loc[:k] = means.to(self.loc)
+            self.log_scale[:k] = 0.5 * variances.clamp_min(_MIN_VARIANCE).log().to(self.loc)
+            self.logits[:k] = weights.clamp_min(1e-6).log().to(self.loc)
+            self.fitted.fill_(True)
+
+    def distribution(self) -> MixtureOfDiagNormals:
+        """The mixture over its active components."""
+        on = self.active
+        return MixtureOfDiagNormals(self.loc[on], self.log_scale[on].exp(), self.logits[on])
+
+    def log_weights(self, labels: Tensor | None = None) -> Tensor:
+        """Log-probability of each component: K, or cells x K given labels (codes; ``>= n_labels`` is unlabelled)."""
+        weights = F.log_softmax(self.logits.masked_fill(~self.active, -torch.inf), 0)
+        if labels is None or self.n_labels == 0:
+            return weights
+        own = F.one_hot(labels.clamp_max(self.n_labels), self.n_labels + 1)[:, : self.n_labels]
+        own = F.pad(own, (0, len(self.logits) - self.n_labels)).bool()  # cells x K
+        spread = F.logsigmoid(self.slip_logit) - torch.log((self.active.sum() - 1).clamp_min(1).float())
+        guided = torch.where(own, F.logsigmoid(-self.slip_logit), spread).masked_fill(~self.active, -torch.inf)
+        return torch.where((labels < self.n_labels)[:, None], guided, weights)
+
+    def component_log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of ``z`` (... x D) under each component: ... x K."""
+        return Normal(self.loc, self.log_scale.exp()).log_prob(z.unsqueeze(-2)).sum(-1)
+
+    def responsibilities(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Posterior probability of each component given ``z`` (cells x D): cells x K."""
+        return torch.softmax(self.component_log_prob(z) + self.log_weights(labels), -1)
+
+    def _component_kl(self, qz: Normal) -> Tensor:
+        """KL from each cell's posterior (cells x D) to each component: cells x K."""
+        wide = Normal(qz.loc.unsqueeze(-2), qz.scale.unsqueeze(-2))
+        return kl_divergence(wide, Normal(self.loc, self.log_scale.exp())).sum(-1)
+
+    def kl(self, qz: Normal, labels: Tensor | None = None) -> Tensor:
+        """Upper bound on KL(qz || mixture), one value a cell, without sampling.
+
+        ``-log sum_c p(c) exp(-KL(qz || component c))`` (Hershey & Olsen 2007, the variational bound for a single
+        left-hand component) is the VaDE objective (Jiang et al. 2017) at its best responsibilities; the ELBO with it
+        stays a lower bound, and it is exact for one component.
+        """
+        return -torch.logsumexp(self.log_weights(labels) - self._component_kl(qz), -1)
+
+    def kl_sampled(self, qz: Normal, z: Tensor) -> Tensor:
+        """VaDE's KL with responsibilities taken from the sampled ``z``, as scGACL has it; one value a cell."""
+        log_weights = self.log_weights()
+        log_gamma = torch.log_softmax(self.component_log_prob(z) + log_weights, -1)
+        gamma = log_gamma.exp()
+        # A retired component has gamma 0 and log-weight -inf; their product is 0, not NaN.
+        cost = torch.where(gamma > 0, log_gamma - log_weights + self._component_kl(qz), 0.0)
+        return (gamma * cost).sum(-1)

@@ -1,0 +1,374 @@
+"""VaDE: a variational autoencoder with a Gaussian-mixture prior, and the multi-task discriminator of scGACL."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from ._clusters import KMeansClasses
+from ._likelihoods import (
+    masked_normal_log_likelihood,
+    masked_squared_error,
+    nb_log_likelihood,
+    zinb_log_likelihood,
+)
+from ._networks import Discriminator, Encoder, Generator, initialise_published
+from ._posterior import dropout_probability, heldout_log_density
+from ._prior import MixturePrior
+
+Likelihood = Literal["nb", "zinb", "normal"]
+
+_MAX_LOG_RATE = 12.0
+_MAX_LOG_THETA = 9.0  # beyond, lgamma(x + theta) - lgamma(theta) has no correct digit in single precision
+
+
+class VaDE(BaseModuleClass):
+    """Generator (VaDE) and discriminator of scGACL.
+
+    Tensors only: cells x genes of counts (or of lognorm values, see ``input_scale``), codes of labels and batches.
+
+    Parameters
+    ----------
+    n_input
+        Number of genes.
+    n_labels
+        Number of labels, without the unlabelled category; 0 for none.
+    n_batch, n_cats_per_cov, n_continuous_cov
+        Sizes of the covariates, which enter encoder and generator.
+    n_hidden
+        Nodes of each hidden layer of the encoder; the generator has them in reverse.
+    n_hidden_discriminator
+        Nodes of each hidden layer of the discriminator.
+    n_latent
+        Dimensionality of the latent space.
+    n_components
+        Largest number of components of the prior.
+    dropout_rate
+        Dropout in the encoder's hidden layers.
+    hide_rate
+        Share of the profile that is hidden from the encoder while training; all of it is still to be predicted.
+    gene_likelihood
+        ``"nb"``: mean = library x softmax. ``"zinb"``: unnormalised mean, since a softmax over what dropout left
+        cannot represent what it hides. ``"normal"``: lognorm, on the observed entries only.
+    input_scale
+        ``"counts"``, or ``"lognorm"`` where X already is on that scale (then only ``"normal"``).
+    use_size_factor
+        Whether the library size is the registered size factor times the median library, not the sum over genes.
+    preset
+        ``"paper"`` has the published networks: BatchNorm in the encoder, none in the generator, a ReLU output on the
+        lognorm scale, N(0, 0.02) weights, squared error averaged over genes.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        *,
+        n_labels: int = 0,
+        n_batch: int = 1,
+        n_cats_per_cov: Sequence[int] | None = None,
+        n_continuous_cov: int = 0,
+        n_hidden: Sequence[int] = (128, 128),
+        n_hidden_discriminator: Sequence[int] = (256, 256),
+        n_latent: int = 10,
+        n_components: int = 20,
+        dropout_rate: float = 0.1,
+        hide_rate: float = 0.3,
+        gene_likelihood: Likelihood = "nb",
+        input_scale: Literal["counts", "lognorm"] = "counts",
+        use_size_factor: bool = False,
+        preset: Literal["default", "paper"] = "default",
+    ):
+        super().__init__()
+        self.n_latent = n_latent
+        self.n_labels = n_labels
+        self.n_batch = n_batch
+        self.hide_rate = hide_rate
+        self.gene_likelihood = gene_likelihood
+        self.input_scale = input_scale
+        self.use_size_factor = use_size_factor
+        self.published = preset == "paper"
+
+        covariates = {"n_cat_list": [n_batch, *(n_cats_per_cov or ())], "n_cont": n_continuous_cov}
+        self.encoder = Encoder(
+            n_input,
+            n_latent,
+            n_hidden,
+            norm="batch" if self.published else "layer",
+            dropout_rate=dropout_rate,
+            **covariates,
+        )
+        self.decoder = Generator(
+            n_latent,
+            n_input,
+            tuple(reversed(n_hidden)),
+            zi=gene_likelihood == "zinb",
+            norm=None if self.published else "layer",
+            **covariates,
+        )
+        self.discriminator = Discriminator(n_input, n_hidden_discriminator)
+        self.prior = MixturePrior(n_components, n_latent, n_labels)
+        # Inverse dispersion of counts, or precision-like scale of lognorm values: one parameter a gene.
+        self.log_theta = nn.Parameter(torch.full((n_input,), 1.0 if gene_likelihood != "normal" else 0.0))
+        self.register_buffer("median_library", torch.tensor(1.0))
+        # Published classes: k-means, once for the contrast and once more for the dropout rule.
+        self.kmeans = KMeansClasses(n_input, n_components) if self.published else None
+        self.kmeans_dropout = KMeansClasses(n_input, n_components) if self.published else None
+        if gene_likelihood == "normal":
+            n_classes = n_components + (n_labels if self.published else 0)
+            self.register_buffer("zero_dropout", torch.zeros(n_classes, n_input))
+        if self.published:
+            for network in (self.encoder, self.decoder, self.discriminator):
+                initialise_published(network)
+
+    # --- what the data say before training ---------------------------------------------------------------------
+
+    @torch.no_grad()
+    def set_data_statistics(self, median_library: float, gene_means: np.ndarray) -> None:
+        """Take the median library size m (counts) and each gene's mean at depth m (or its mean lognorm value).
+
+        The generator starts at the gene means: it has to learn only what differs between cells.
+        """
+        self.median_library.fill_(float(median_library))
+        if self.published:
+            return
+        means = torch.as_tensor(gene_means, dtype=torch.float32)
+        if self.gene_likelihood == "normal":
+            bias = torch.log(torch.expm1(means.clamp_min(1e-3)))  # inverse of softplus
+        else:
+            bias = torch.log(means + 1e-6)
+        self.decoder.output.bias.copy_(bias)
+
+    # --- the three calls of scvi-tools -------------------------------------------------------------------------
+
+    @property
+    def theta(self) -> Tensor:
+        """Inverse dispersion of each gene (counts)."""
+        return self.log_theta.clamp(-5.0, _MAX_LOG_THETA).exp()
+
+    def _get_inference_input(self, tensors: dict[str, Tensor], **_) -> dict[str, Tensor | None]:
+        return {
+            "x": tensors[REGISTRY_KEYS.X_KEY],
+            "batch_index": tensors[REGISTRY_KEYS.BATCH_KEY],
+            "cont_covs": tensors.get(REGISTRY_KEYS.CONT_COVS_KEY),
+            "cat_covs": tensors.get(REGISTRY_KEYS.CAT_COVS_KEY),
+            "size_factor": tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY) if self.use_size_factor else None,
+        }
+
+    def _get_generative_input(self, tensors: dict[str, Tensor], inference_outputs: dict, **_) -> dict:
+        return {
+            "z": inference_outputs["z"],
+            "library": inference_outputs["library"],
+            "batch_index": tensors[REGISTRY_KEYS.BATCH_KEY],
+            "cont_covs": tensors.get(REGISTRY_KEYS.CONT_COVS_KEY),
+            "cat_covs": tensors.get(REGISTRY_KEYS.CAT_COVS_KEY),
+        }
+
+    def library(self, x: Tensor, size_factor: Tensor | None = None) -> Tensor:
+        """Library size of each cell (counts), cells x 1; the median library for lognorm input."""
+        if size_factor is not None:
+            return size_factor * self.median_library
+        if self.input_scale == "lognorm":
+            return self.median_library.expand(len(x), 1)
+        return x.sum(-1, keepdim=True).clamp_min(1.0)
+
+    def lognorm(self, x: Tensor, library: Tensor) -> Tensor:
+        """``log1p(x / library * m)``; lognorm input is returned as it is."""
+        return x if self.input_scale == "lognorm" else torch.log1p(x * (self.median_library / library))
+
+    @auto_move_data
+    def inference(
+        self,
+        x: Tensor,
+        batch_index: Tensor,
+        cont_covs: Tensor | None = None,
+        cat_covs: Tensor | None = None,
+        size_factor: Tensor | None = None,
+        n_samples: int = 1,
+    ) -> dict[str, Tensor | Normal]:
+        """Posterior of z.
+
+        Returns
+        -------
+        ``profile`` (lognorm, cells x genes), ``library`` (counts, cells x 1), ``qz``, and ``z`` sampled from it
+        (with ``n_samples > 1``: samples x cells x latent).
+        """
+        library = self.library(x, size_factor)
+        profile = self.lognorm(x, library)
+        shown = profile
+        if self.training and self.hide_rate > 0:
+            shown = profile * (torch.rand_like(profile) >= self.hide_rate)
+        qz = self.encoder(shown, *self._categories(batch_index, cat_covs), cont=cont_covs)
+        z = qz.rsample() if n_samples == 1 else qz.rsample((n_samples,))
+        return {"profile": profile, "library": library, "qz": qz, "z": z}
+
+    @auto_move_data
+    def generative(
+        self,
+        z: Tensor,
+        library: Tensor,
+        batch_index: Tensor,
+        cont_covs: Tensor | None = None,
+        cat_covs: Tensor | None = None,
+        transform_batch: int | None = None,
+    ) -> dict[str, Tensor]:
+        """Parameters of the likelihood given z.
+
+        Returns
+        -------
+        ``scale``: the mean at the reference depth m (counts), or the lognorm mean for ``"normal"``; ``rate``: the mean
+        at the cell's own depth (counts; the same as ``scale`` for ``"normal"``); ``zi_logits`` (``"zinb"``); ``px``:
+        the distribution, as scvi-tools expects it.
+        """
+        if transform_batch is not None:
+            batch_index = torch.full_like(batch_index, transform_batch)
+        if z.dim() == 3 and cont_covs is not None:
+            cont_covs = cont_covs.expand(len(z), *cont_covs.shape)
+        output, zi_logits = self.decoder(z, *self._categories(batch_index, cat_covs), cont=cont_covs)
+        if self.gene_likelihood == "normal":
+            mean = torch.relu(output) if self.published else nn.functional.softplus(output)
+            return {"scale": mean, "rate": mean, "px": Normal(mean, self.log_theta.exp(), validate_args=False)}
+        if self.gene_likelihood == "nb":
+            scale = torch.softmax(output, -1) * self.median_library
+        else:
+            scale = output.clamp_max(_MAX_LOG_RATE).exp()
+        rate = scale * (library / self.median_library)
+        frequency = scale / self.median_library
+        if zi_logits is None:
+            px = NegativeBinomial(mu=rate, theta=self.theta, scale=frequency)
+        else:
+            px = ZeroInflatedNegativeBinomial(mu=rate, theta=self.theta, zi_logits=zi_logits, scale=frequency)
+        return {"scale": scale, "rate": rate, "zi_logits": zi_logits, "px": px}
+
+    def reconstruction_loss(self, x: Tensor, profile: Tensor, generated: dict[str, Tensor]) -> Tensor:
+        """Negative log-likelihood of each cell (or the published squared error)."""
+        if self.gene_likelihood == "nb":
+            return -nb_log_likelihood(x, generated["rate"], self.theta)
+        if self.gene_likelihood == "zinb":
+            return -zinb_log_likelihood(x, generated["rate"], self.theta, generated["zi_logits"])
+        if self.published:
+            return masked_squared_error(profile, generated["scale"])
+        return -masked_normal_log_likelihood(profile, generated["scale"], self.log_theta.exp())
+
+    def kl(self, inferred: dict, labels: Tensor | None) -> Tensor:
+        """KL of each cell's posterior to the prior: a standard normal until the mixture is fitted."""
+        qz = inferred["qz"]
+        if not self.prior.fitted:
+            return self.kl_standard(qz)
+        return self.prior.kl_sampled(qz, inferred["z"]) if self.published else self.prior.kl(qz, labels)
+
+    @staticmethod
+    def kl_standard(qz: Normal) -> Tensor:
+        """KL of each cell's posterior to N(0, I)."""
+        return 0.5 * (qz.loc.square() + qz.scale.square() - 1 - 2 * qz.scale.log()).sum(-1)
+
+    def loss(
+        self, tensors: dict[str, Tensor], inference_outputs: dict, generative_outputs: dict, kl_weight: float = 1.0
+    ) -> LossOutput:
+        """Negative ELBO; adversarial and contrastive terms belong to the training plan."""
+        labels = self.labels(tensors)
+        reconstruction = self.reconstruction_loss(
+            tensors[REGISTRY_KEYS.X_KEY], inference_outputs["profile"], generative_outputs
+        )
+        kl = self.kl(inference_outputs, labels)
+        return LossOutput((reconstruction + kl_weight * kl).mean(), reconstruction_loss=reconstruction, kl_local=kl)
+
+    # --- pieces for the training plan and the getters ----------------------------------------------------------
+
+    def labels(self, tensors: dict[str, Tensor]) -> Tensor | None:
+        """Label codes of a batch (``n_labels`` = unlabelled), or None without labels."""
+        return tensors[REGISTRY_KEYS.LABELS_KEY].squeeze(-1) if self.n_labels else None
+
+    @torch.no_grad()
+    def classes(self, inferred: dict, labels: Tensor | None) -> Tensor:
+        """Class of each cell for the type-level contrast: its label, else its cluster."""
+        return self._classes(self.kmeans, inferred, labels)
+
+    @torch.no_grad()
+    def dropout_classes(self, inferred: dict, labels: Tensor | None) -> Tensor:
+        """Row of ``zero_dropout`` for each cell: the class within which the Gamma-Normal mixture was fitted."""
+        return self._classes(self.kmeans_dropout, inferred, labels)
+
+    def _classes(self, kmeans: KMeansClasses | None, inferred: dict, labels: Tensor | None) -> Tensor:
+        if kmeans is None:
+            cluster = self.prior.responsibilities(inferred["qz"].loc).argmax(-1)
+        else:  # these clusters are not tied to labels: number them apart
+            cluster = self.n_labels + kmeans(inferred["profile"])
+        return cluster if labels is None else torch.where(labels < self.n_labels, labels, cluster)
+
+    def fit_classes(self, profiles, n_clusters: int, seed: int) -> None:
+        """Fit the published classes on lognorm profiles (cells x genes, sparse or dense)."""
+        self.kmeans.fit(profiles, n_clusters, seed)
+        self.kmeans_dropout.fit(profiles, n_clusters, seed + 1)
+
+    def reconstructed_profile(self, generated: dict[str, Tensor]) -> Tensor:
+        """The generator's mean on the lognorm scale."""
+        return generated["scale"] if self.gene_likelihood == "normal" else torch.log1p(generated["scale"])
+
+    def heldout_loss(self, tensors: dict[str, Tensor], fraction: float, generator: torch.Generator) -> Tensor:
+        """Sum over cells of -log predictive density of held-out molecules, and how many there were.
+
+        A ``fraction`` of the molecules is thinned away; the model sees the rest and is scored on what was taken, at
+        the depth of that, dropout included. For ``"normal"`` a ``fraction`` of the non-zero entries is hidden instead,
+        and scored by squared error (published) or Gaussian density.
+        """
+        x = tensors[REGISTRY_KEYS.X_KEY]
+        if self.gene_likelihood == "normal":
+            hidden = (torch.rand(x.shape, generator=generator, device=x.device) < fraction) & (x > 0)
+            kept = x * ~hidden
+        else:
+            test = torch.binomial(x, torch.full_like(x, fraction), generator=generator)
+            kept = x - test
+        inputs = self._get_inference_input({**tensors, REGISTRY_KEYS.X_KEY: kept})
+        inferred = self.inference(**inputs)
+        inferred["z"] = inferred["qz"].loc
+        generated = self.generative(**self._get_generative_input(tensors, inferred))
+        if self.gene_likelihood == "normal":
+            target = torch.where(hidden, self.lognorm(x, self.library(x, inputs["size_factor"])), 0.0)
+            if self.published:
+                score = (masked_squared_error(target, generated["scale"]) * x.shape[-1]).sum()
+            else:
+                score = -masked_normal_log_likelihood(target, generated["scale"], self.log_theta.exp()).sum()
+            return torch.stack([score, hidden.sum().to(score)])
+        rate, zi_logits = generated["rate"], generated["zi_logits"]
+        if self.use_size_factor:  # the size factor is that of all molecules; the model saw 1 - fraction of them
+            rate = rate * (1 - fraction)
+        p_dropout = None if zi_logits is None else dropout_probability(rate, self.theta, zi_logits)
+        density = heldout_log_density(test, kept, rate, self.theta, fraction / (1 - fraction), p_dropout)
+        return torch.stack([-density.sum(), test.sum()])
+
+    @torch.inference_mode()
+    def marginal_ll(
+        self,
+        tensors: dict[str, Tensor],
+        n_mc_samples: int,
+        return_mean: bool = False,
+        n_mc_samples_per_pass: int = 1,
+    ) -> Tensor | float:
+        """Marginal log-likelihood by importance sampling from the posterior; cells, or their mean."""
+        log_weights = []
+        inputs = self._get_inference_input(tensors)
+        for _ in range(max(1, n_mc_samples // n_mc_samples_per_pass)):
+            inferred = self.inference(**inputs)
+            generated = self.generative(**self._get_generative_input(tensors, inferred))
+            x = tensors[REGISTRY_KEYS.X_KEY].to(inferred["z"].device)
+            log_px = -self.reconstruction_loss(x, inferred["profile"], generated)
+            log_pz = self.prior.distribution().log_prob(inferred["z"])
+            log_weights.append(log_px + log_pz - inferred["qz"].log_prob(inferred["z"]).sum(-1))
+        log_ll = torch.logsumexp(torch.stack(log_weights), 0) - np.log(len(log_weights))
+        return log_ll.mean().item() if return_mean else log_ll.cpu()
+
+    @torch.inference_mode()
+    def sample(self, tensors: dict[str, Tensor], n_samples: int = 1, **_) -> Tensor:
+        """Draw from the likelihood at sampled z: cells x genes, or cells x genes x samples."""
+        inferred, generated = self.forward(tensors, inference_kwargs={"n_samples": n_samples}, compute_loss=False)
+        draws = generated["px"].sample()
+        return draws.permute(1, 2, 0).cpu() if n_samples > 1 else draws.cpu()
+
+    def _categories(self, batch_index: Tensor, cat_covs: Tensor | None) -> tuple[Tensor, ...]:
+        return (batch_index, *(() if cat_covs is None else torch.split(cat_covs, 1, dim=1)))

@@ -1,0 +1,59 @@
+"""Values of single genes on the lognorm scale."""
+
+from typing import Any, Literal
+
+import numpy as np
+from scipy import sparse
+
+from scgacl_scvi._keys import LAYER
+
+Scale = Literal["auto", "counts", "lognorm"]
+
+
+def matrix(adata: Any, layer: str | None, argument: str = "layer") -> Any:
+    """``adata.X`` or a layer of it."""
+    if layer is None:
+        return adata.X
+    if layer not in adata.layers:
+        hint = "run model.get_imputed_expression() first" if layer == LAYER else f"choose from {sorted(adata.layers)}"
+        raise ValueError(f"{argument}: {layer!r} is not in adata.layers; {hint}")
+    return adata.layers[layer]
+
+
+def column(adata: Any, gene: str, argument: str) -> int:
+    """Position of a gene."""
+    found = np.flatnonzero(adata.var_names == gene)
+    if len(found) == 0:
+        raise ValueError(f"{argument}: {gene!r} is not in adata.var_names; check its spelling and case")
+    if len(found) > 1:
+        raise ValueError(f"{argument}: {gene!r} occurs {len(found)} times; run adata.var_names_make_unique() first")
+    return int(found[0])
+
+
+def lognorm_genes(x: Any, genes: list[int], scale: Scale = "auto") -> np.ndarray:
+    """Lognorm values of some genes, cells x genes, float64; counts are scaled to the median library of all genes.
+
+    ``"auto"`` takes whole numbers for counts and anything else for lognorm.
+    """
+    if scale not in ("auto", "counts", "lognorm"):
+        raise ValueError(f"scale: got {scale!r}; use 'auto', 'counts' or 'lognorm'")
+    values = x[:, genes]
+    values = np.asarray(values.toarray() if sparse.issparse(values) else values, dtype=np.float64)
+    if scale == "lognorm" or (scale == "auto" and not _is_counts(x)):
+        return values
+    library = np.asarray(x.sum(axis=1), dtype=np.float64).ravel()
+    filled = library > 0
+    if not filled.any():
+        return values
+    factor = np.divide(np.median(library[filled]), library, out=np.zeros_like(library), where=filled)
+    return np.log1p(values * factor[:, None])
+
+
+def _is_counts(x: Any) -> bool:
+    """Whether all values are whole and not negative; stops at the first block of values that is not."""
+    values = x.data if sparse.issparse(x) else np.asarray(x)
+    if values.dtype.kind in "bu":
+        return True
+    step = max(1, 2**21 // (values.shape[1] if values.ndim == 2 else 1))
+    blocks = (values[i : i + step] for i in range(0, len(values), step))
+    return all((block >= 0).all() and (block % 1 == 0).all() for block in blocks)

@@ -1,0 +1,177 @@
+"""Batches of cells straight from memory.
+
+The registered matrix is held once and indexed by batch; per-cell AnnData reads cost more than the arithmetic of a step.
+Backed data are read batch by batch in file order and put back into the order asked for.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.dataloaders import DataSplitter
+from torch import Tensor
+
+from .._keys import FRACTIONAL_ARG
+from ._phases import Phases
+
+_CODES = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY)
+
+
+def registered_matrix(manager: AnnDataManager):
+    """The registered cells x genes matrix: CSR or dense in memory, rounded where ``fractional="round"`` was asked.
+
+    Never changes the user's matrix: a CSC matrix is converted, a fractional one rounded, into a copy. Backed and other
+    array-likes are returned as they are.
+    """
+    x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    if sparse.issparse(x) and x.format != "csr":
+        x = x.tocsr()
+    if _rounds(manager) and (sparse.issparse(x) or isinstance(x, np.ndarray)):
+        x = rounded(x)
+    return x
+
+
+def rounded(x):
+    """Whole counts: a copy of a matrix with every entry rounded to the nearest integer."""
+    if not sparse.issparse(x):
+        return np.rint(x)
+    x = x.copy()
+    x.data = np.rint(x.data)
+    x.eliminate_zeros()
+    return x
+
+
+def _rounds(manager: AnnDataManager) -> bool:
+    return manager.registry["setup_args"].get(FRACTIONAL_ARG) == "round"
+
+
+def read_rows(x, rows: np.ndarray) -> np.ndarray:
+    """Dense float32 rows, in the order asked for, also from a backed matrix (which must be read sorted, once each)."""
+    if not (sparse.issparse(x) or isinstance(x, np.ndarray)):
+        unique, inverse = np.unique(rows, return_inverse=True)
+        block = x[unique]
+        block = block.compute() if hasattr(block, "compute") else block
+        block = block.toarray() if sparse.issparse(block) else np.asarray(block)
+        return block[inverse].astype(np.float32, copy=False)
+    block = x[rows]
+    block = block.toarray() if sparse.issparse(block) else block
+    return block.astype(np.float32, copy=False)
+
+
+class CellLoader:
+    """Iterates over batches of cells as dictionaries of tensors keyed as scvi-tools keys them.
+
+    Parameters
+    ----------
+    adata_manager
+        Manager of a registered AnnData.
+    indices
+        Cells to load, as integers or a mask; None for all.
+    batch_size
+        Cells in a batch.
+    shuffle
+        New random order in each pass, drawn from torch's generator; the batches are then of nearly equal size, so none
+        is too small for batch normalisation or a contrast.
+    **_
+        Settings of torch's ``DataLoader`` that have no meaning for data in memory.
+    """
+
+    def __init__(
+        self,
+        adata_manager: AnnDataManager,
+        indices: Sequence[int] | None = None,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        **_,
+    ):
+        n = adata_manager.adata.n_obs
+        indices = np.arange(n) if indices is None else np.asarray(indices)
+        self.indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.x = registered_matrix(adata_manager)
+        self.round_rows = _rounds(adata_manager) and not (sparse.issparse(self.x) or isinstance(self.x, np.ndarray))
+        self.columns = {
+            key: _column(adata_manager.get_from_registry(key), torch.int64 if key in _CODES else torch.float32)
+            for key in adata_manager.data_registry
+            if key != REGISTRY_KEYS.X_KEY
+        }
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        if self.shuffle:
+            order = self.indices[torch.randperm(len(self.indices)).numpy()]
+            batches = np.array_split(order, max(1, len(self)))
+        else:
+            batches = np.split(self.indices, np.arange(self.batch_size, len(self.indices), self.batch_size))
+            if len(batches) > 1 and len(batches[-1]) == 1 and torch.is_grad_enabled():
+                # One cell alone has no batch statistics to train with.
+                batches[-2:] = [np.concatenate(batches[-2:])]
+        for rows in batches:
+            block = read_rows(self.x, rows)
+            x = torch.from_numpy(np.rint(block) if self.round_rows else block)
+            yield {REGISTRY_KEYS.X_KEY: x, **{key: column[rows] for key, column in self.columns.items()}}
+
+
+def _column(values, dtype: torch.dtype) -> Tensor:
+    values = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
+    return torch.as_tensor(values.reshape(len(values), -1), dtype=dtype)
+
+
+class CellSplitter(DataSplitter):
+    """scvi-tools' split into training, validation and test cells, served from memory.
+
+    Parameters
+    ----------
+    shuffle_cells
+        Whether training batches are shuffled; the published procedure keeps the file's order.
+    batch_sizes
+        Cells in a batch, for each phase.
+    phases
+        Phases of training, to know which batch size applies.
+    seed
+        Seed of the split.
+    """
+
+    def __init__(self, adata_manager, *, shuffle_cells: bool, batch_sizes: dict, phases: Phases, seed: int, **kwargs):
+        # Our batches are never too small, so scvi-tools need not move cells to avoid that: tell it batches of one.
+        super().__init__(adata_manager, batch_size=1, **kwargs)
+        self.shuffle_cells = shuffle_cells
+        self.batch_sizes = batch_sizes
+        self.phases = phases
+        self.seed = seed
+        self._loaders: dict[str, CellLoader] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split the cells, by a seed that is never None."""
+        order = np.arange(self.adata_manager.adata.n_obs)
+        if self.shuffle_set_split:
+            order = np.random.RandomState(self.seed).permutation(order)
+        self.val_idx, self.train_idx, self.test_idx = np.split(order, [self.n_val, self.n_val + self.n_train])
+        if not self.shuffle_cells:
+            self.train_idx = np.sort(self.train_idx)
+
+    def train_dataloader(self) -> CellLoader:
+        """Training cells, in batches of the current phase's size."""
+        loader = self._loader("train", self.train_idx, self.shuffle_cells)
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        loader.batch_size = self.batch_sizes[self.phases.at(epoch)[0]]
+        return loader
+
+    def val_dataloader(self) -> CellLoader | None:
+        """Validation cells in a fixed order, or None."""
+        return self._loader("validation", self.val_idx, False) if len(self.val_idx) else None
+
+    def test_dataloader(self) -> CellLoader | None:
+        """Test cells in a fixed order, or None."""
+        return self._loader("test", self.test_idx, False) if len(self.test_idx) else None
+
+    def _loader(self, name: str, indices: np.ndarray, shuffle: bool) -> CellLoader:
+        if name not in self._loaders:
+            self._loaders[name] = CellLoader(self.adata_manager, np.asarray(indices, int), 512, shuffle)
+        return self._loaders[name]

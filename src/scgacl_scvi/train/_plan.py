@@ -1,0 +1,350 @@
+"""One fit in three phases: autoencoder, VaDE, joint adversarial and contrastive training."""
+
+import logging
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scvi.module.base import LossOutput
+from scvi.train import TrainingPlan
+from torch import Tensor
+
+from .._keys import HELDOUT
+from ..module import VaDE, nt_xent, sup_con
+from ._mixture_fit import MixtureStart, fit_mixture
+from ._phases import Phase, Phases
+
+logger = logging.getLogger(__name__)
+
+LOSSES = (
+    "loss",
+    "reconstruction_loss",
+    "kl_local",
+    "adversarial",
+    "discriminator",
+    "cell_contrastive",
+    "type_contrastive",
+)
+"""Losses in the history, as ``<name>_train`` and ``<name>_validation``; NaN in a phase that has no such loss."""
+
+
+class SCGACLTrainingPlan(TrainingPlan):
+    """Training of :class:`~scgacl_scvi.module.VaDE` in three phases.
+
+    1. *autoencoder*: reconstruction from (nearly) deterministic z; then the mixture is fitted to the latent means;
+    2. *vade*: reconstruction and KL to the mixture;
+    3. *joint*: with the adversarial and the two contrastive losses.
+
+    Parameters
+    ----------
+    module
+        The module.
+    pretrain_epochs, vade_epochs, joint_epochs
+        Epochs of each phase.
+    pretrain_lr, vade_lr, joint_lr
+        Learning rate of each phase; Adam starts afresh in each.
+    weight_adversarial, weight_cell_contrastive, weight_type_contrastive
+        Weights of the losses against the negative ELBO of a cell (default: summed over genes).
+    temperature, base_temperature
+        Of both contrastive losses; the second of the type-level one only.
+    update
+        ``"fused"``: one step of the generator and one of the discriminator for each batch. ``"published"``: four
+        updates in turn, each with a fresh z (ELBO; generator against discriminator; discriminator; contrasts).
+    mask_reconstruction
+        Whether reconstructions are shown to the discriminator only where the cell was observed. A full one differs
+        from a real profile by its number of zeros, so the generator would be taught to put the zeros back.
+    latent_noise
+        Standard deviation of the noise on z in the autoencoder phase.
+    latent_penalty
+        Weight of the squared norm of z in the autoencoder phase, which gives the noise its meaning.
+    n_clusters
+        Components of the prior; None: by the labels, else by BIC.
+    gmm_reg_covar
+        Added to each variance of the first mixture.
+    betas, discriminator_betas, eps, weight_decay
+        Of Adam.
+    max_grad_norm
+        Gradients of the generator are clipped to this norm; None for no clipping.
+    heldout_fraction
+        Share of the molecules of validation cells that is held out.
+    seed
+        Seed of the mixture fit and of the held-out molecules.
+    """
+
+    def __init__(
+        self,
+        module: VaDE,
+        *,
+        pretrain_epochs: int,
+        vade_epochs: int,
+        joint_epochs: int,
+        pretrain_lr: float = 1e-3,
+        vade_lr: float = 1e-3,
+        joint_lr: float = 3e-4,
+        weight_adversarial: float = 10.0,
+        weight_cell_contrastive: float = 10.0,
+        weight_type_contrastive: float = 10.0,
+        temperature: float = 0.9,
+        base_temperature: float = 0.7,
+        update: Literal["fused", "published"] = "fused",
+        mask_reconstruction: bool = True,
+        latent_noise: float = 0.1,
+        latent_penalty: float = 0.05,
+        n_clusters: int | None = None,
+        gmm_reg_covar: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        discriminator_betas: tuple[float, float] = (0.5, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = 50.0,
+        heldout_fraction: float = 0.1,
+        seed: int = 0,
+    ):
+        super().__init__(module, lr=vade_lr, weight_decay=weight_decay, eps=eps, n_epochs_kl_warmup=None)
+        if update not in ("fused", "published"):
+            raise ValueError(f"update={update!r} is neither 'fused' nor 'published'.")
+        self.automatic_optimization = False
+        self.phases = Phases(pretrain_epochs, vade_epochs, joint_epochs)
+        self.learning_rates = dict(zip(Phase, (pretrain_lr, vade_lr, joint_lr), strict=True))
+        self.weights = (weight_adversarial, weight_cell_contrastive, weight_type_contrastive)
+        self.temperature, self.base_temperature = temperature, base_temperature
+        self.update = update
+        self.mask_reconstruction = mask_reconstruction
+        self.latent_noise, self.latent_penalty = latent_noise, latent_penalty
+        self.n_clusters, self.gmm_reg_covar = n_clusters, gmm_reg_covar
+        self.betas, self.discriminator_betas = betas, discriminator_betas
+        self.max_grad_norm = max_grad_norm
+        self.heldout_fraction = heldout_fraction
+        self.seed = seed
+        self.mixture_start: MixtureStart | None = None
+        self._phase, self._epoch_in_phase = self.phases.at(0)
+        self._sums: dict[str, list] = {}
+
+    # --- optimisers and phases ---------------------------------------------------------------------------------
+
+    def configure_optimizers(self):
+        """Two Adams: encoder, generator and prior; discriminator."""
+        discriminator = set(self.module.discriminator.parameters())
+        generator = [p for p in self.module.parameters() if p.requires_grad and p not in discriminator]
+        common = {"lr": self.learning_rates[self._phase], "eps": self.eps, "weight_decay": self.weight_decay}
+        return [
+            torch.optim.Adam(generator, betas=self.betas, **common),
+            torch.optim.Adam(self.module.discriminator.parameters(), betas=self.discriminator_betas, **common),
+        ]
+
+    def on_train_epoch_start(self) -> None:
+        """Enter the phase of this epoch; before the first epoch of the VaDE phase, fit the prior."""
+        self._phase, self._epoch_in_phase = self.phases.at(self.current_epoch)
+        if self._phase is not Phase.AUTOENCODER and not self.module.prior.fitted:
+            self._start_prior()
+        if self._epoch_in_phase == 0:
+            for optimizer in self.optimizers():
+                optimizer.optimizer.state.clear()
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rates[self._phase]
+
+    @torch.no_grad()
+    def _start_prior(self) -> None:
+        """Fit the mixture to the latent means of the training cells."""
+        self.module.eval()
+        latents, labels = [], []
+        for batch in self.trainer.datamodule.train_dataloader():
+            batch = self.transfer_batch_to_device(
+                self.trainer.datamodule.on_before_batch_transfer(batch, 0), self.device, 0
+            )
+            latents.append(self.module.inference(**self.module._get_inference_input(batch))["qz"].loc.cpu())
+            if self.module.n_labels:
+                labels.append(self.module.labels(batch).cpu())
+        self.module.train()
+        published = self.module.published
+        if published:
+            self.module.encoder.log_variance.load_state_dict(self.module.encoder.mean.state_dict())
+        self.mixture_start = start = fit_mixture(
+            torch.cat(latents).numpy(),
+            n_clusters=self.n_clusters,
+            # The published mixture is fitted without labels; they enter by the contrast and the dropout rule.
+            labels=torch.cat(labels).numpy() if labels and not published else None,
+            n_labels=self.module.n_labels,
+            reg_covar=self.gmm_reg_covar,
+            seed=self.seed,
+        )
+        self.module.prior.initialise(*(torch.as_tensor(a) for a in (start.means, start.variances, start.weights)))
+        how = "lowest BIC" if start.bic else "as given" if self.n_clusters else "one a label"
+        logger.info(f"Prior: mixture of {len(start.means)} components ({how}).")
+
+    # --- losses ------------------------------------------------------------------------------------------------
+
+    def _generate(self, batch: dict[str, Tensor]) -> tuple[dict, dict]:
+        inferred = self.module.inference(**self.module._get_inference_input(batch))
+        if self._phase is Phase.AUTOENCODER:
+            inferred["z"] = inferred["qz"].loc
+            if self.latent_noise and self.training:
+                inferred["z"] = inferred["z"] + self.latent_noise * torch.randn_like(inferred["z"])
+        return inferred, self.module.generative(**self.module._get_generative_input(batch, inferred))
+
+    def _elbo(self, batch: dict[str, Tensor], inferred: dict, generated: dict) -> LossOutput:
+        if self._phase is not Phase.AUTOENCODER:
+            return self.module.loss(batch, inferred, generated)
+        reconstruction = self.module.reconstruction_loss(batch["X"], inferred["profile"], generated)
+        penalty = self.latent_penalty * inferred["qz"].loc.square().sum(-1)
+        return LossOutput(
+            (reconstruction + penalty).mean(),
+            reconstruction_loss=reconstruction,
+            kl_local=self.module.kl_standard(inferred["qz"]),
+        )
+
+    def _profiles(self, inferred: dict, generated: dict) -> tuple[Tensor, Tensor]:
+        """Real and reconstructed lognorm profile of each cell, as the discriminator sees them."""
+        real = inferred["profile"]
+        fake = self.module.reconstructed_profile(generated)
+        return real, fake * (real > 0) if self.mask_reconstruction else fake
+
+    def _adversarial(self, fake_logits: Tensor) -> Tensor:
+        """The generator's loss: reconstructions taken for real (smoothed targets)."""
+        return F.binary_cross_entropy_with_logits(fake_logits, 0.9 + 0.1 * torch.rand_like(fake_logits))
+
+    def _discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        real = F.binary_cross_entropy_with_logits(real_logits, 0.9 + 0.1 * torch.rand_like(real_logits))
+        return real + F.binary_cross_entropy_with_logits(fake_logits, 0.1 * torch.rand_like(fake_logits))
+
+    def _contrasts(self, real: tuple, fake: tuple, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Cell-level and type-level contrastive loss, from the discriminator's outputs."""
+        # A growing random share of the reconstructions joins the type-level contrast: ten steps of .09 from .1.
+        steps = 1 + self._epoch_in_phase // max(1, self.phases.joint // 10)
+        share = torch.rand(len(classes), device=classes.device) < min(1.0, 0.1 + 0.09 * steps)
+        kinds = torch.cat([real[2], fake[2][share]])
+        return (
+            nt_xent(real[1], fake[1], self.temperature),
+            sup_con(kinds, torch.cat([classes, classes[share]]), self.temperature, self.base_temperature),
+        )
+
+    # --- updates -----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One batch, in the way of the current phase."""
+        generator, discriminator = self.optimizers()
+        if self._phase is not Phase.JOINT:
+            inferred, generated = self._generate(batch)
+            elbo = self._elbo(batch, inferred, generated)
+            self._step(elbo.loss, generator)
+            self._record("train", elbo)
+            return elbo.loss.detach()
+        update = self._fused_update if self.update == "fused" else self._published_update
+        elbo, *others = update(batch, generator, discriminator)
+        self._record("train", elbo, *others)
+        return elbo.loss.detach()
+
+    def _fused_update(self, batch, generator, discriminator) -> tuple:
+        weights = self.weights
+        inferred, generated = self._generate(batch)
+        elbo = self._elbo(batch, inferred, generated)
+        if not any(weights):
+            self._step(elbo.loss, generator)
+            return (elbo,)
+        classes = self.module.classes(inferred, self.module.labels(batch))
+        real, fake = self._profiles(inferred, generated)
+
+        network = self.module.discriminator.requires_grad_(False)
+        judged = network(fake)
+        with torch.no_grad():
+            reference = network(real)
+        adversarial = self._adversarial(judged[0])
+        terms = (adversarial, *self._contrasts(reference, judged, classes))
+        self._step(elbo.loss + sum(w * term for w, term in zip(weights, terms, strict=True)), generator)
+        network.requires_grad_(True)
+
+        reference, judged = network(real), network(fake.detach())
+        discriminating = self._discriminator_loss(reference[0], judged[0])
+        terms = (discriminating, *self._contrasts(reference, judged, classes))
+        self._step(sum(w * term for w, term in zip(weights, terms, strict=True)), discriminator)
+        return elbo, adversarial, *terms
+
+    def _published_update(self, batch, generator, discriminator) -> tuple:
+        weight_adversarial, weight_cell, weight_type = self.weights
+        network = self.module.discriminator
+        elbo = self._elbo(batch, *self._generate(batch))
+        self._step(elbo.loss, generator)
+
+        _, fake = self._profiles(*self._generate(batch))
+        adversarial = self._adversarial(network(fake)[0])
+        self._step(weight_adversarial * adversarial, generator)
+        discriminator.zero_grad()
+
+        with torch.no_grad():
+            real, fake = self._profiles(*self._generate(batch))
+        discriminating = self._discriminator_loss(network(real)[0], network(fake)[0])
+        self._step(weight_adversarial * discriminating, discriminator)
+
+        inferred, generated = self._generate(batch)
+        real, fake = self._profiles(inferred, generated)
+        classes = self.module.classes(inferred, self.module.labels(batch))
+        cell, kind = self._contrasts(network(real), network(fake), classes)
+        self._step(weight_cell * cell + weight_type * kind, generator, discriminator)
+        return elbo, adversarial, discriminating, cell, kind
+
+    def _step(self, loss: Tensor, *optimizers) -> None:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in optimizers:
+            if self.max_grad_norm is not None:
+                self.clip_gradients(optimizer, self.max_grad_norm, "norm")
+            optimizer.step()
+
+    # --- validation and logging --------------------------------------------------------------------------------
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Losses on validation cells, and the predictive density of molecules held out from them.
+
+        The molecules are the same in every epoch.
+        """
+        inferred, generated = self._generate(batch)
+        elbo = self._elbo(batch, inferred, generated)
+        others = ()
+        if self._phase is Phase.JOINT and any(self.weights):
+            real, fake = self._profiles(inferred, generated)
+            reference, judged = self.module.discriminator(real), self.module.discriminator(fake)
+            classes = self.module.classes(inferred, self.module.labels(batch))
+            discriminating = self._discriminator_loss(reference[0], judged[0])
+            others = (self._adversarial(judged[0]), discriminating, *self._contrasts(reference, judged, classes))
+        self._record("validation", elbo, *others)
+        generator = torch.Generator(device=self.device).manual_seed(self.seed * 1_000_003 + batch_idx)
+        scored = self.module.heldout_loss(batch, self.heldout_fraction, generator)
+        self._sums.setdefault(HELDOUT, []).append(scored)
+
+    def _record(self, mode: str, elbo: LossOutput, *others: Tensor) -> None:
+        """Keep the batch's losses as tensors; nothing is read back or logged before the end of the epoch."""
+        n = elbo.n_obs_minibatch
+        losses = [elbo.loss * n, elbo.reconstruction_loss_sum, elbo.kl_local_sum, *(term * n for term in others)]
+        losses += [torch.full_like(losses[0], torch.nan)] * (len(LOSSES) - len(losses))
+        self._sums.setdefault(mode, []).append(torch.stack([*losses, torch.full_like(losses[0], n)]).detach())
+
+    def _log_epoch(self, mode: str) -> None:
+        batches = self._sums.pop(mode, [])
+        if not batches:
+            return
+        *sums, n = torch.stack(batches).sum(0).tolist()
+        means = dict(zip(LOSSES, (value / n for value in sums), strict=True))
+        if not np.isfinite(means["loss"]) and mode == "train":
+            raise FloatingPointError(
+                f"The loss became {means['loss']} in epoch {self.current_epoch} ({self._phase} phase). Lower "
+                f"`{'pretrain' if self._phase is Phase.AUTOENCODER else self._phase}_lr` (now "
+                f"{self.learning_rates[self._phase]:g}), and look for cells of extreme depth."
+            )
+        means["elbo"] = means["reconstruction_loss"] + means["kl_local"]
+        for name, value in means.items():
+            key = f"{mode}_loss" if name == "loss" else f"{name}_{mode}"
+            self.log(key, value, prog_bar=key == "train_loss", sync_dist=self.use_sync_dist, on_epoch=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training losses."""
+        self._log_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's validation losses and the held-out metric."""
+        self._log_epoch("validation")
+        scored = self._sums.pop(HELDOUT, [])
+        if scored:
+            loss, n = torch.stack(scored).sum(0).tolist()
+            self.log(f"{HELDOUT}_validation", loss / max(n, 1.0), prog_bar=True, sync_dist=self.use_sync_dist)
