@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 mpl.use("Agg")
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the networks of the tests are too small for more
 
 
 @pytest.fixture(autouse=True)

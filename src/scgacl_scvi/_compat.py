@@ -1,7 +1,22 @@
-"""The only importer of private names of scvi-tools, and the only place that knows its versions."""
+"""The only importer of private names of scvi-tools, and the only place that knows versions of the packages below us."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from scvi.data._utils import _validate_adata_dataloader_input as validate_adata_dataloader_input
 from scvi.model._utils import _get_batch_code_from_category as batch_codes
 from scvi.model._utils import use_distributed_sampler
 
-__all__ = ["batch_codes", "use_distributed_sampler", "validate_adata_dataloader_input"]
+__all__ = ["batch_codes", "use_distributed_sampler", "validate_adata_dataloader_input", "without_lightning_noise"]
+
+
+@contextmanager
+def without_lightning_noise() -> Iterator[None]:
+    """No warnings that Lightning raises about its own code or about choices that we make on purpose."""
+    with warnings.catch_warnings():
+        # Lightning 2.6 calls a function that torch 2.13 deprecates.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        # Batches come from memory: worker processes would only copy them.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        yield

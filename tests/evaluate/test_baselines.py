@@ -13,7 +13,7 @@ def counts():
     return x
 
 
-LABELS = np.repeat(["B", "T", "NK"], 10)
+labels = np.repeat(["B", "T", "NK"], 10)
 
 
 def test_no_imputation_is_a_copy_of_the_counts(counts):
@@ -35,21 +35,21 @@ def test_the_gene_mean_keeps_the_totals_of_cells_and_genes(counts):
 def test_the_type_mean_agrees_with_a_loop(counts):
     u = lognorm(counts)
     expected = u.copy()
-    for i in range(u.shape[0]):
+    for i, label in enumerate(labels):
         for j in range(u.shape[1]):
-            column = u[LABELS == LABELS[i], j]
+            column = u[labels == label, j]
             if u[i, j] == 0 and column.any():
                 expected[i, j] = column[column > 0].mean()
     for x in (counts, sparse.csr_matrix(counts), sparse.csc_array(counts)):
-        np.testing.assert_allclose(baselines.type_mean(x, LABELS), expected, rtol=1e-5)
+        np.testing.assert_allclose(baselines.type_mean(x, labels), expected, rtol=1e-5)
 
 
 def test_imputing_controls_keep_observed_entries_and_fill_all_other_zeros(counts):
     observed = counts > 0
-    for filled in (baselines.type_mean(counts, LABELS), baselines.gene_mean_impute(counts)):
+    for filled in (baselines.type_mean(counts, labels), baselines.gene_mean_impute(counts)):
         np.testing.assert_array_equal(filled[observed], lognorm(counts)[observed])
         assert (filled[:, 4] == 0).all()
-    assert (baselines.type_mean(counts, LABELS)[:10, 3] == 0).all()
+    assert (baselines.type_mean(counts, labels)[:10, 3] == 0).all()
     assert (np.delete(baselines.gene_mean_impute(counts), 4, axis=1) > 0).all()
 
 

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from scgacl_scvi.evaluate import Section, write_page
 from scgacl_scvi.evaluate._table import format_column
 
-VOID = {"meta", "img", "br", "link"}
+VOID = {"meta", "img", "br", "link", "wbr"}
 
 
 class Page(HTMLParser):

@@ -64,7 +64,7 @@ def clustering_agreement(x: Any, labels: Any, seed: int = 0) -> ClusteringAgreem
     check_values(x, "x", nonnegative=False)
     codes, names = label_codes(labels, x.shape[0])
     if len(names) < 2:
-        raise ValueError(f"labels: all cells are {names[0]!r}; pass at least two different labels")
+        raise ValueError(f"labels: all cells are {str(names[0])!r}; pass at least two different labels")
     with warnings.catch_warnings():
         # Fewer distinct cells than labels (a method that returns one profile) is a result, not a failure.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -139,7 +139,8 @@ def cp10k_mse(rates: Any, test: Any) -> float:
 
 def _log1p_cp10k(block: np.ndarray) -> np.ndarray:
     library = block.sum(1, keepdims=True)
-    block *= np.divide(CP10K, library, out=np.zeros_like(library), where=library > 0)
+    block /= np.where(library > 0, library, 1.0)  # first, so that no tiny library overflows
+    block *= CP10K
     return np.log1p(block, out=block)
 
 

@@ -69,7 +69,7 @@ def dense_rows(x: Matrix, rows: slice) -> np.ndarray:
     """Rows as a dense float64 block of its own."""
     block = x[rows]
     if sparse.issparse(block):
-        block = block.toarray()
+        return block.toarray().astype(np.float64, copy=False)
     return np.array(block, dtype=np.float64)
 
 

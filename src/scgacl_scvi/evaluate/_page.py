@@ -33,6 +33,7 @@ caption { padding-bottom: .5rem; }
 figcaption { margin-top: .6rem; max-width: 44rem; }
 th, td { padding: .42rem .8rem; text-align: left; vertical-align: baseline; }
 th:first-child, td:first-child { padding-left: .25rem; }
+thead th, thead .num { white-space: normal; }
 thead th { border-bottom: 2px solid var(--line); color: var(--soft); font-weight: 600; vertical-align: bottom; }
 tbody th { font-weight: 600; }
 tbody tr { border-bottom: 1px solid var(--line); }

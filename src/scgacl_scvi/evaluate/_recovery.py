@@ -7,7 +7,7 @@ import numpy as np
 
 from ._matrix import as_matrix, check_values, dense_rows, row_blocks, same_shape
 from ._moments import PairMoments
-from ._scale import lognorm_rows, scale_to_median
+from ._scale import libraries, lognorm_rows
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ def recovery(
     same_shape(truth=truth, imputed=imputed, observed=observed)
     check_values(imputed, "imputed", nonnegative=False)
     check_values(observed, "observed", nonnegative=False)
-    truth_factor = scale_to_median(truth, "truth")
-    imputed_factor = scale_to_median(imputed, "imputed") if imputed_scale == "counts" else None
+    truth_scaling = libraries(truth, "truth")
+    imputed_scaling = libraries(imputed, "imputed") if imputed_scale == "counts" else None
 
     dropouts, everything, genes = PairMoments(), PairMoments(), PairMoments()
     cell_pearson = []
     for rows in row_blocks(truth.shape):
-        v = lognorm_rows(truth, truth_factor, rows)
-        u = dense_rows(imputed, rows) if imputed_factor is None else lognorm_rows(imputed, imputed_factor, rows)
+        v = lognorm_rows(truth, *truth_scaling, rows)
+        u = dense_rows(imputed, rows) if imputed_scaling is None else lognorm_rows(imputed, *imputed_scaling, rows)
         dropped = (dense_rows(observed, rows) == 0) & (v > 0)
         dropouts.add(u[dropped], v[dropped])
         everything.add(u.ravel(), v.ravel())

@@ -36,16 +36,17 @@ def lognorm(counts: Any) -> Matrix:
     [[0.916, 1.705], [1.386, 1.386]]
     """
     counts = as_matrix(counts, "counts")
-    factor = scale_to_median(counts, "counts")
+    library, median = libraries(counts, "counts")
     dtype = np.float64 if counts.dtype == np.float64 else np.float32
     if sparse.issparse(counts):
-        values = counts.data * np.repeat(factor, np.diff(counts.indptr))
+        values = counts.data / np.repeat(library, np.diff(counts.indptr))
+        values *= median
         data = np.log1p(values, out=values).astype(dtype, copy=False)
         # Index arrays are copied: the caller's matrix must not change with ours.
         return type(counts)((data, counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
     out = np.empty(counts.shape, dtype)
     for rows in row_blocks(counts.shape):
-        out[rows] = lognorm_rows(counts, factor, rows)
+        out[rows] = lognorm_rows(counts, library, median, rows)
     return out
 
 
@@ -54,18 +55,19 @@ def library_size(counts: Matrix) -> np.ndarray:
     return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
 
 
-def scale_to_median(counts: Matrix, name: str) -> np.ndarray:
-    """Factor per cell that brings its library to the median; 0 for an empty cell."""
+def libraries(counts: Matrix, name: str) -> tuple[np.ndarray, float]:
+    """Library size of each cell (1 for an empty one, to divide by), and the median of the cells that hold a count."""
     check_values(counts, name, nonnegative=True)
     library = library_size(counts)
     filled = library > 0
     if not filled.any():
         raise ValueError(f"{name}: all entries are zero, so there is no library size; pass counts above zero")
-    return np.divide(np.median(library[filled]), library, out=np.zeros_like(library), where=filled)
+    return np.where(filled, library, 1.0), float(np.median(library[filled]))
 
 
-def lognorm_rows(counts: Matrix, factor: np.ndarray, rows: slice) -> np.ndarray:
-    """Dense lognorm block of some rows, with the factors of :func:`scale_to_median`."""
+def lognorm_rows(counts: Matrix, library: np.ndarray, median: float, rows: slice) -> np.ndarray:
+    """Dense lognorm block of some rows, with the result of :func:`libraries`."""
     block = dense_rows(counts, rows)
-    block *= factor[rows, None]
+    block /= library[rows, None]  # first, so that no tiny library overflows
+    block *= median
     return np.log1p(block, out=block)

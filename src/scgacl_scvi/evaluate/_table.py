@@ -22,7 +22,7 @@ def table_html(table: pd.DataFrame, caption: str = "") -> str:
     style = [' class="num"' if _is_number(column) else "" for column in columns]
     cells = [format_column(column) for column in columns]
 
-    head = "".join(f'<th scope="col"{s}>{escape(_title(t))}</th>' for t, s in zip(titles, style, strict=True))
+    head = "".join(f'<th scope="col"{s}>{_title(t)}</th>' for t, s in zip(titles, style, strict=True))
     rows = []
     for i in range(len(table)):
         row = "".join(
@@ -32,7 +32,7 @@ def table_html(table: pd.DataFrame, caption: str = "") -> str:
         rows.append(f"<tr>{row}</tr>")
     # Wide tables scroll inside their own box; tabindex lets the keyboard reach it.
     return (
-        '<div class="table" tabindex="0"><table>'
+        f'<div class="table" role="region" aria-label="{escape(caption or "Table")}" tabindex="0"><table>'
         + (f"<caption>{escape(caption)}</caption>" if caption else "")
         + f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
@@ -79,4 +79,5 @@ def _index_matters(table: pd.DataFrame) -> bool:
 
 
 def _title(name: object) -> str:
-    return " / ".join(str(part) for part in name) if isinstance(name, tuple) else str(name)
+    title = " / ".join(str(part) for part in name) if isinstance(name, tuple) else str(name)
+    return escape(title).replace("_", "_<wbr>")  # long column names may break, or few columns fit a page

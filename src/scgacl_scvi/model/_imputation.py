@@ -185,7 +185,7 @@ class ImputationMixin:
         loader = self._make_data_loader(adata=adata, indices=rows, batch_size=batch_size or _BATCH_SIZE)
         prior = self.module.prior
         found = [
-            prior.responsibilities(self.module.inference(**self.module._get_inference_input(tensors))["qz"].loc).cpu()
+            prior.responsibilities(self.module.encode(**self.module._get_inference_input(tensors))["qz"].loc).cpu()
             for tensors in loader
         ]
         active = prior.active.cpu().numpy()
@@ -222,7 +222,7 @@ class ImputationMixin:
         module = self.module
         classes = [
             module.dropout_classes(
-                module.inference(**module._get_inference_input(tensors)),
+                module.encode(**module._get_inference_input(tensors)),
                 module.labels({key: value.to(module.device) for key, value in tensors.items()}),
             ).cpu()
             for tensors in self._make_data_loader(adata=self.adata, batch_size=_BATCH_SIZE)

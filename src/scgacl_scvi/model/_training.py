@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from scvi.train import TrainRunner
 
-from .._compat import use_distributed_sampler
+from .._compat import use_distributed_sampler, without_lightning_noise
 from .._keys import HELDOUT
 from ..module import VaDE
 from ..train import CellSplitter, Phase, Phases, RestoreBest, SCGACLTrainingPlan
@@ -129,7 +129,7 @@ class TrainingMixin:
             pretrain_epochs=epochs.autoencoder,
             vade_epochs=epochs.vade,
             joint_epochs=epochs.joint,
-            n_clusters=self.n_clusters,
+            n_clusters=self.n_clusters or self.module.n_labels or None,
             seed=seed,
             **{**preset.plan, **{key: value for key, value in given.items() if value is not None}},
         )
@@ -151,11 +151,13 @@ class TrainingMixin:
             callbacks=callbacks,
             **{
                 **_early_stopping(early_stopping, preset.early_stopping, splitter.n_val, epochs, trainer_kwargs),
+                "log_every_n_steps": max(1, min(10, splitter.n_train // max(batch_sizes.values()))),
                 "reload_dataloaders_every_n_epochs": int(len(set(batch_sizes.values())) > 1),
                 **trainer_kwargs,
             },
         )
-        with seeded(seed), flushed_denormals():
+        self.module.train()  # a second call finds it in evaluation mode
+        with seeded(seed), flushed_denormals(), without_lightning_noise():
             runner()
         self.phases_ = {**getattr(self, "phases_", {}), **epochs.ranges()}
         if plan.mixture_start is not None:

@@ -85,7 +85,7 @@ def posterior_values(
     One value for each sample (or one), cell and gene.
     """
     tensors = {key: value.to(module.device) for key, value in tensors.items()}
-    inferred = module.inference(**module._get_inference_input(tensors))
+    inferred = module.encode(**module._get_inference_input(tensors))
     qz = inferred["qz"]
     x, profile, library = tensors[REGISTRY_KEYS.X_KEY], inferred["profile"], inferred["library"]
     depth = library / module.median_library
@@ -96,6 +96,7 @@ def posterior_values(
     for draw in [None] if noise is None else noise.to(module.device):
         z = qz.loc if draw is None else qz.loc + qz.scale * draw
         estimate, p_fill = _estimate(module, tensors, {**inferred, "z": z}, depth, request, batches)
+        estimate = estimate * module.gene_seen
         if request.policy == "impute":
             estimate = torch.where(x > 0, observed, torch.where(p_fill >= request.threshold, estimate, 0.0))
         values.append(estimate)

@@ -36,7 +36,7 @@ class KMeansClasses(nn.Module):
         scores = pca.transform(profiles)
         kmeans = KMeans(n_clusters, n_init=10, random_state=seed).fit(np.ascontiguousarray(scores))
         self.center.copy_(torch.as_tensor(pca.mean_))
-        self.components[:n_pcs].copy_(torch.as_tensor(pca.components_))
+        self.components[:n_pcs].copy_(torch.as_tensor(pca.components_.copy()))
         self.centroids[:n_clusters, :].fill_(0.0)
         self.centroids[:n_clusters, :n_pcs].copy_(torch.as_tensor(kmeans.cluster_centers_))
         return self

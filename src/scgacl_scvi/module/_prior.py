@@ -70,7 +70,7 @@ class MixturePrior(nn.Module):
 
     def component_log_prob(self, z: Tensor) -> Tensor:
         """Log-density of ``z`` (... x D) under each component: ... x K."""
-        return Normal(self.loc, self.log_scale.exp()).log_prob(z.unsqueeze(-2)).sum(-1)
+        return self._components().log_prob(z.unsqueeze(-2)).sum(-1)
 
     def responsibilities(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Posterior probability of each component given ``z`` (cells x D): cells x K."""
@@ -78,8 +78,11 @@ class MixturePrior(nn.Module):
 
     def _component_kl(self, qz: Normal) -> Tensor:
         """KL from each cell's posterior (cells x D) to each component: cells x K."""
-        wide = Normal(qz.loc.unsqueeze(-2), qz.scale.unsqueeze(-2))
-        return kl_divergence(wide, Normal(self.loc, self.log_scale.exp())).sum(-1)
+        wide = Normal(qz.loc.unsqueeze(-2), qz.scale.unsqueeze(-2), validate_args=False)
+        return kl_divergence(wide, self._components()).sum(-1)
+
+    def _components(self) -> Normal:
+        return Normal(self.loc, self.log_scale.exp(), validate_args=False)
 
     def kl(self, qz: Normal, labels: Tensor | None = None) -> Tensor:
         """Upper bound on KL(qz || mixture), one value a cell, without sampling.

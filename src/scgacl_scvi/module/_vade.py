@@ -116,6 +116,7 @@ class VaDE(BaseModuleClass):
         # Inverse dispersion of counts, or precision-like scale of lognorm values: one parameter a gene.
         self.log_theta = nn.Parameter(torch.full((n_input,), 1.0 if gene_likelihood != "normal" else 0.0))
         self.register_buffer("median_library", torch.tensor(1.0))
+        self.register_buffer("gene_seen", torch.ones(n_input, dtype=torch.bool))
         # Published classes: k-means, once for the contrast and once more for the dropout rule.
         self.kmeans = KMeansClasses(n_input, n_components) if self.published else None
         self.kmeans_dropout = KMeansClasses(n_input, n_components) if self.published else None
@@ -132,9 +133,11 @@ class VaDE(BaseModuleClass):
     def set_data_statistics(self, median_library: float, gene_means: np.ndarray) -> None:
         """Take the median library size m (counts) and each gene's mean at depth m (or its mean lognorm value).
 
-        The generator starts at the gene means: it has to learn only what differs between cells.
+        The generator starts at the gene means: it has to learn only what differs between cells. A gene that no cell
+        shows is never filled.
         """
         self.median_library.fill_(float(median_library))
+        self.gene_seen.copy_(torch.as_tensor(gene_means > 0))
         if self.published:
             return
         means = torch.as_tensor(gene_means, dtype=torch.float32)
@@ -182,30 +185,28 @@ class VaDE(BaseModuleClass):
         return x if self.input_scale == "lognorm" else torch.log1p(x * (self.median_library / library))
 
     @auto_move_data
-    def inference(
+    def encode(
         self,
         x: Tensor,
         batch_index: Tensor,
         cont_covs: Tensor | None = None,
         cat_covs: Tensor | None = None,
         size_factor: Tensor | None = None,
-        n_samples: int = 1,
     ) -> dict[str, Tensor | Normal]:
-        """Posterior of z.
-
-        Returns
-        -------
-        ``profile`` (lognorm, cells x genes), ``library`` (counts, cells x 1), ``qz``, and ``z`` sampled from it
-        (with ``n_samples > 1``: samples x cells x latent).
-        """
+        """Posterior of z, without drawing from it: ``profile`` (lognorm), ``library`` (counts, cells x 1), ``qz``."""
         library = self.library(x, size_factor)
         profile = self.lognorm(x, library)
         shown = profile
         if self.training and self.hide_rate > 0:
             shown = profile * (torch.rand_like(profile) >= self.hide_rate)
         qz = self.encoder(shown, *self._categories(batch_index, cat_covs), cont=cont_covs)
-        z = qz.rsample() if n_samples == 1 else qz.rsample((n_samples,))
-        return {"profile": profile, "library": library, "qz": qz, "z": z}
+        return {"profile": profile, "library": library, "qz": qz}
+
+    @auto_move_data
+    def inference(self, *args, n_samples: int = 1, **kwargs) -> dict[str, Tensor | Normal]:
+        """As :meth:`encode`, and ``z`` drawn from the posterior (``n_samples > 1``: samples x cells x latent)."""
+        encoded = self.encode(*args, **kwargs)
+        return {**encoded, "z": encoded["qz"].rsample() if n_samples == 1 else encoded["qz"].rsample((n_samples,))}
 
     @auto_move_data
     def generative(
@@ -325,7 +326,7 @@ class VaDE(BaseModuleClass):
             test = torch.binomial(x, torch.full_like(x, fraction), generator=generator)
             kept = x - test
         inputs = self._get_inference_input({**tensors, REGISTRY_KEYS.X_KEY: kept})
-        inferred = self.inference(**inputs)
+        inferred = self.encode(**inputs)
         inferred["z"] = inferred["qz"].loc
         generated = self.generative(**self._get_generative_input(tensors, inferred))
         if self.gene_likelihood == "normal":

@@ -45,8 +45,7 @@ def lognorm_genes(x: Any, genes: list[int], scale: Scale = "auto") -> np.ndarray
     filled = library > 0
     if not filled.any():
         return values
-    factor = np.divide(np.median(library[filled]), library, out=np.zeros_like(library), where=filled)
-    return np.log1p(values * factor[:, None])
+    return np.log1p(values / np.where(filled, library, 1.0)[:, None] * np.median(library[filled]))
 
 
 def _is_counts(x: Any) -> bool:

@@ -75,6 +75,8 @@ class CellLoader:
     shuffle
         New random order in each pass, drawn from torch's generator; the batches are then of nearly equal size, so none
         is too small for batch normalisation or a contrast.
+    merge_single
+        Join a last batch of one cell to the one before it: alone it has no batch statistics to train with.
     **_
         Settings of torch's ``DataLoader`` that have no meaning for data in memory.
     """
@@ -85,6 +87,7 @@ class CellLoader:
         indices: Sequence[int] | None = None,
         batch_size: int = 128,
         shuffle: bool = False,
+        merge_single: bool = False,
         **_,
     ):
         n = adata_manager.adata.n_obs
@@ -92,6 +95,7 @@ class CellLoader:
         self.indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.merge_single = merge_single
         self.x = registered_matrix(adata_manager)
         self.round_rows = _rounds(adata_manager) and not (sparse.issparse(self.x) or isinstance(self.x, np.ndarray))
         self.columns = {
@@ -109,8 +113,7 @@ class CellLoader:
             batches = np.array_split(order, max(1, len(self)))
         else:
             batches = np.split(self.indices, np.arange(self.batch_size, len(self.indices), self.batch_size))
-            if len(batches) > 1 and len(batches[-1]) == 1 and torch.is_grad_enabled():
-                # One cell alone has no batch statistics to train with.
+            if self.merge_single and len(batches) > 1 and len(batches[-1]) == 1:
                 batches[-2:] = [np.concatenate(batches[-2:])]
         for rows in batches:
             block = read_rows(self.x, rows)
@@ -173,5 +176,7 @@ class CellSplitter(DataSplitter):
 
     def _loader(self, name: str, indices: np.ndarray, shuffle: bool) -> CellLoader:
         if name not in self._loaders:
-            self._loaders[name] = CellLoader(self.adata_manager, np.asarray(indices, int), 512, shuffle)
+            self._loaders[name] = CellLoader(
+                self.adata_manager, np.asarray(indices, int), 512, shuffle, merge_single=name == "train"
+            )
         return self._loaders[name]

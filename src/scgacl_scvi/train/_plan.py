@@ -153,7 +153,7 @@ class SCGACLTrainingPlan(TrainingPlan):
             batch = self.transfer_batch_to_device(
                 self.trainer.datamodule.on_before_batch_transfer(batch, 0), self.device, 0
             )
-            latents.append(self.module.inference(**self.module._get_inference_input(batch))["qz"].loc.cpu())
+            latents.append(self.module.encode(**self.module._get_inference_input(batch))["qz"].loc.cpu())
             if self.module.n_labels:
                 labels.append(self.module.labels(batch).cpu())
         self.module.train()
@@ -176,11 +176,13 @@ class SCGACLTrainingPlan(TrainingPlan):
     # --- losses ------------------------------------------------------------------------------------------------
 
     def _generate(self, batch: dict[str, Tensor]) -> tuple[dict, dict]:
-        inferred = self.module.inference(**self.module._get_inference_input(batch))
+        inputs = self.module._get_inference_input(batch)
         if self._phase is Phase.AUTOENCODER:
-            inferred["z"] = inferred["qz"].loc
-            if self.latent_noise and self.training:
-                inferred["z"] = inferred["z"] + self.latent_noise * torch.randn_like(inferred["z"])
+            inferred = self.module.encode(**inputs)
+            z = inferred["qz"].loc
+            inferred["z"] = z + self.latent_noise * torch.randn_like(z) if self.latent_noise and self.training else z
+        else:
+            inferred = self.module.inference(**inputs)
         return inferred, self.module.generative(**self.module._get_generative_input(batch, inferred))
 
     def _elbo(self, batch: dict[str, Tensor], inferred: dict, generated: dict) -> LossOutput:
