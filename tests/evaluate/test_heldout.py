@@ -6,7 +6,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse, stats
 from sklearn.metrics import mean_squared_error
 
-from scgacl_scvi.evaluate import _matrix, cp10k_mse, lognorm, molecular_cv, poisson_gain, poisson_loss, split_molecules
+from scgacl_scvi.datasets import thin
+from scgacl_scvi.evaluate import _matrix, cp10k_mse, lognorm, molecular_cv, poisson_gain, poisson_loss
 from scgacl_scvi.evaluate.baselines import gene_mean
 
 
@@ -82,28 +83,9 @@ def test_containers_and_blocks_do_not_matter(monkeypatch):
     assert cp10k_mse(sparse.csc_matrix(rates), sparse.csr_array(counts)) == pytest.approx(mse)
 
 
-def test_a_split_keeps_every_molecule_and_the_asked_share():
-    _, counts = two_types(n=400)
-    train, test = split_molecules(counts, 0.8, seed=3)
-    np.testing.assert_array_equal(train + test, counts)
-    assert train.min() >= 0
-    assert test.min() >= 0
-    error = 4 * np.sqrt(0.8 * 0.2 / counts.sum())
-    assert train.sum() / counts.sum() == pytest.approx(0.8, abs=error)
-
-
-def test_a_split_depends_on_the_seed_only():
-    _, counts = two_types()
-    dense = split_molecules(counts, seed=1)
-    for a, b in zip(dense, split_molecules(sparse.csc_matrix(counts), seed=1), strict=True):
-        assert sparse.issparse(b)
-        np.testing.assert_array_equal(a, b.toarray())
-    assert (dense[0] != split_molecules(counts, seed=2)[0]).any()
-
-
 def oracle(counts, rates_of, seed=0):
     """Molecular cross-validation of one method, written straight from the definition."""
-    train, test = split_molecules(counts, 0.9, seed)
+    train, test = thin(counts, 0.9, seed)
     kept = train.sum(0) > 0
     train, test = train[:, kept].astype(float), test[:, kept].astype(float)
 
@@ -133,7 +115,7 @@ def test_controls_are_always_there():
     assert table.loc["gene mean", "gain_nats"] == 0
     assert table.loc["no denoising", "mse_gain"] == 0
     assert table.loc["no denoising", "gain_nats"] < 0
-    _, test = split_molecules(counts, seed=4)
+    _, test = thin(counts, 0.9, seed=4)
     assert table.loc["all zeros", "loss"] == pytest.approx(-test.mean() * np.log(1e-6), rel=1e-5)
 
 
@@ -173,7 +155,7 @@ def test_dense_and_sparse_counts_score_alike():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"counts": [[0.5, 1.0]]}, "counts: holds fractions; molecules are whole"),
+        ({"counts": [[0.5, 1.0]]}, "counts must be non-negative integers"),
         ({"fraction": 1.0}, "fraction: got 1.0; pass a share between 0 and 1"),
         ({"methods": {"gene mean": lambda x: x}}, "methods: .*'gene mean'.* choose other names"),
         ({"methods": {"ours": lambda x: x[:, :1]}}, "methods: 'ours' returned .*rates: shape"),

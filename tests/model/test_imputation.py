@@ -7,9 +7,9 @@ import pytest
 import scanpy as sc
 import scvi
 import torch
+from tests.conftest import make_counts
 
 from scgacl_scvi import SCGACL
-from tests.conftest import make_counts
 
 SHORT = {"pretrain_epochs": 2, "vade_epochs": 2, "joint_epochs": 2, "enable_progress_bar": False}
 
@@ -256,7 +256,8 @@ def test_an_untrained_model_raises(adata):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"policy": "fill"}, {"scale": "tpm"}, {"threshold": 2}, {"n_samples": 0}, {"estimand": "log", "scale": "cp10k"}]
+    "wrong",
+    [{"policy": "fill"}, {"scale": "tpm"}, {"threshold": 2}, {"n_samples": 0}, {"estimand": "log", "scale": "cp10k"}],
 )
 def test_arguments_out_of_range_raise(wrong):
     model = fit(make_counts(), model={"gene_likelihood": "nb"})

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from scipy import sparse
+from tests.conftest import make_counts
 
 from scgacl_scvi import SCGACL
-from tests.conftest import make_counts
 
 
 def _with(entry=None, **changes) -> AnnData:
@@ -121,9 +121,12 @@ def test_something_else_than_anndata_is_refused():
 @pytest.mark.parametrize("form", ["csr", "csc", "dense", "int"])
 def test_registering_changes_nothing_of_the_users(form):
     adata = make_counts()
-    adata.X = {"csr": adata.X, "csc": adata.X.tocsc(), "dense": adata.X.toarray(), "int": adata.X.toarray().astype(int)}[
-        form
-    ]
+    adata.X = {
+        "csr": adata.X,
+        "csc": adata.X.tocsc(),
+        "dense": adata.X.toarray(),
+        "int": adata.X.toarray().astype(int),
+    }[form]
     x, before = adata.X, adata.copy()
     SCGACL.setup_anndata(adata, labels_key="cell_type", batch_key="batch")
     assert adata.X is x

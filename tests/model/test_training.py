@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import scvi
 import torch
+from tests.conftest import make_counts
+from tests.model.test_imputation import fit
 
 from scgacl_scvi import SCGACL
 from scgacl_scvi.model._likelihood_choice import choose_likelihood
 from scgacl_scvi.train._plan import LOSSES
-from tests.conftest import make_counts
-from tests.model.test_imputation import SHORT, fit
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
@@ -36,9 +36,7 @@ def test_every_loss_is_logged_in_every_phase(update):
 
 
 def test_training_lowers_the_held_out_metric():
-    model = fit(
-        make_counts(300), model={"gene_likelihood": "nb"}, pretrain_epochs=6, vade_epochs=6, joint_epochs=4
-    )
+    model = fit(make_counts(300), model={"gene_likelihood": "nb"}, pretrain_epochs=6, vade_epochs=6, joint_epochs=4)
     metric = model.history["heldout_nll_validation"].iloc[:, 0].astype(float)
     assert metric.min() < metric.iloc[0] - 0.01
 
@@ -48,7 +46,15 @@ def test_training_finds_the_types_without_labels():
 
     adata = make_counts(240, 60)
     fast = {"pretrain_lr": 5e-3, "vade_lr": 5e-3}
-    model = fit(adata, None, {"gene_likelihood": "nb", "n_clusters": 3}, pretrain_epochs=12, vade_epochs=8, batch_size=16, **fast)
+    model = fit(
+        adata,
+        None,
+        {"gene_likelihood": "nb", "n_clusters": 3},
+        pretrain_epochs=12,
+        vade_epochs=8,
+        batch_size=16,
+        **fast,
+    )
     assert adjusted_rand_score(adata.obs["cell_type"], model.predict_cluster()) > 0.9
 
 

@@ -46,7 +46,10 @@ def test_zinb_agrees_with_scvi_tools(seed):
 def test_zinb_without_inflation_is_nb():
     x, mu, theta, logits = _case(0)
     torch.testing.assert_close(
-        zinb_log_likelihood(x, mu, theta, torch.full_like(logits, -40.0)), nb_log_likelihood(x, mu, theta), rtol=1e-4, atol=1e-3
+        zinb_log_likelihood(x, mu, theta, torch.full_like(logits, -40.0)),
+        nb_log_likelihood(x, mu, theta),
+        rtol=1e-4,
+        atol=1e-3,
     )
 
 

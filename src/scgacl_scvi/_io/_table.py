@@ -61,10 +61,11 @@ def read_table(path: Path) -> Table:
         low_memory=False,
     )
     rows, blocks = [], []
-    for chunk in chunks:
-        names = chunk.iloc[:, 0].tolist()
-        rows += names
-        blocks.append(_numbers(path, chunk.iloc[:, 1:], names, columns))
+    with chunks:
+        for chunk in chunks:
+            names = chunk.iloc[:, 0].tolist()
+            rows += names
+            blocks.append(_numbers(path, chunk.iloc[:, 1:], names, columns))
     if are_numbers(rows) and not are_numbered(rows):
         raise ValueError(f"{path}: the first column holds numbers ({some(rows)}), not names; add a column of names.")
     return Table(rows, columns, sparse.vstack(blocks, format="csr"))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from . import baselines
     from ._clustering import ClusteringAgreement, clustering_agreement
     from ._heldout import cp10k_mse, poisson_gain, poisson_loss
-    from ._molecular_cv import molecular_cv, split_molecules
+    from ._molecular_cv import molecular_cv
     from ._recovery import Recovery, recovery
     from ._report import Section, write_page
     from ._scale import lognorm
@@ -28,7 +28,6 @@ _HOMES = {
     "poisson_gain": "_heldout",
     "poisson_loss": "_heldout",
     "recovery": "_recovery",
-    "split_molecules": "_molecular_cv",
     "within_type_variance_ratio": "_variance",
     "write_page": "_report",
 }
@@ -45,7 +44,6 @@ __all__ = [
     "poisson_gain",
     "poisson_loss",
     "recovery",
-    "split_molecules",
     "within_type_variance_ratio",
     "write_page",
 ]

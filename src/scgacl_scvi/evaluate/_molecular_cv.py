@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
+
+from scgacl_scvi.datasets import thin
 
 from ._heldout import cp10k_mse, poisson_loss
 from ._matrix import Matrix, as_matrix, check_values
@@ -17,59 +18,6 @@ REFERENCE = "gene mean"
 
 NO_DENOISING = "no denoising"
 """The control with an MSE gain of 0."""
-
-
-def split_molecules(counts: Any, fraction: float = 0.9, seed: int = 0) -> tuple[Matrix, Matrix]:
-    """Split the molecules of each entry at random: ``train = Binomial(counts, fraction)``, ``test = counts - train``.
-
-    The same seed gives the same split for dense and sparse input.
-
-    Parameters
-    ----------
-    counts
-        Molecule counts (whole numbers), cells x genes, dense or sparse.
-    fraction
-        Share of the molecules to train on, above 0 and below 1.
-    seed
-        Seed of the split.
-
-    Returns
-    -------
-    Training and held-out counts, cells x genes, float32, CSR for sparse input.
-
-    Raises
-    ------
-    ValueError
-        If ``counts`` are not whole non-negative numbers, or ``fraction`` is out of range.
-
-    Examples
-    --------
-    >>> from scgacl_scvi.evaluate import split_molecules
-    >>> train, test = split_molecules([[10, 0], [3, 7]], seed=1)
-    >>> (train + test).tolist()
-    [[10.0, 0.0], [3.0, 7.0]]
-
-    References
-    ----------
-    Batson, Royer & Webber 2019, doi:10.1101/786269.
-    """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction: got {fraction!r}; pass a share between 0 and 1, such as 0.9")
-    counts = as_matrix(counts, "counts")
-    check_values(counts, "counts", nonnegative=True)
-    is_sparse = sparse.issparse(counts)
-    counts = sparse.csr_matrix(counts)
-    if (counts.data % 1).any():
-        raise ValueError("counts: holds fractions; molecules are whole, so pass raw counts or round them")
-    molecules = counts.data.astype(np.int64)
-    kept = np.random.default_rng(seed).binomial(molecules, fraction)
-
-    def matrix(data: np.ndarray) -> Matrix:
-        out = sparse.csr_matrix((data.astype(np.float32), counts.indices.copy(), counts.indptr.copy()), counts.shape)
-        out.eliminate_zeros()
-        return out if is_sparse else out.toarray()
-
-    return matrix(kept), matrix(molecules - kept)
 
 
 def molecular_cv(
@@ -125,7 +73,11 @@ def molecular_cv(
     taken = sorted(set(methods) & set(controls))
     if taken:
         raise ValueError(f"methods: {taken} are names of controls, which are always included; choose other names")
-    train, test = split_molecules(counts, fraction, seed)
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction: got {fraction!r}; pass a share between 0 and 1, such as 0.9")
+    counts = as_matrix(counts, "counts")
+    check_values(counts, "counts", nonnegative=True)
+    train, test = (part.astype(np.float32) for part in thin(counts, fraction, seed))
     kept = np.asarray(train.sum(axis=0)).ravel() > 0
     if not kept.any():
         raise ValueError("counts: no training molecule was drawn; pass deeper counts or a larger fraction")

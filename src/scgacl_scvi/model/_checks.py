@@ -15,9 +15,13 @@ def check_shape(adata: AnnData) -> None:
     if not isinstance(adata, AnnData):
         raise TypeError(f"`adata` is a {type(adata).__name__}; give an AnnData of cells x genes.")
     if adata.n_obs < 2:
-        raise ValueError(f"`adata` has {adata.n_obs} cell(s); imputation borrows from other cells and needs at least 2.")
+        raise ValueError(
+            f"`adata` has {adata.n_obs} cell(s); imputation borrows from other cells and needs at least 2."
+        )
     if adata.n_vars < 2:
-        raise ValueError(f"`adata` has {adata.n_vars} gene(s); imputation borrows from other genes and needs at least 2.")
+        raise ValueError(
+            f"`adata` has {adata.n_vars} gene(s); imputation borrows from other genes and needs at least 2."
+        )
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()][:3].tolist()
         raise ValueError(
@@ -59,7 +63,9 @@ def check_numeric(adata: AnnData, argument: str, key: str | None, *, positive: b
         raise ValueError(f"`{argument}`: `adata.obs[{key!r}]` holds {column.dtype}, not numbers; convert it.")
     values = column.to_numpy(dtype=float, na_value=np.nan)
     if not np.isfinite(values).all():
-        raise ValueError(f"`{argument}`: `adata.obs[{key!r}]` has missing or infinite values; fill or drop those cells.")
+        raise ValueError(
+            f"`{argument}`: `adata.obs[{key!r}]` has missing or infinite values; fill or drop those cells."
+        )
     if positive and (values <= 0).any():
         raise ValueError(f"`{argument}`: `adata.obs[{key!r}]` has values <= 0; size factors must be positive.")
 
@@ -104,7 +110,7 @@ def check_matrix(x, where: str, *, input_scale: str, fractional: str) -> None:
     if input_scale == "counts" and fractions and fractional == "raise":
         looks = "normalised or log-transformed values" if top < 30 else "fractional counts"
         raise ValueError(
-            f"{where} is not whole numbers ({fractions} fractional entries); it looks like {looks}. Give the raw counts "
+            f"{where} is not whole numbers ({fractions} fractional entries); it looks like {looks}. Give raw counts "
             "(`layer='counts'`, or `adata.raw.to_adata()`); for corrected counts (SoupX, RSEM) pass "
             "`fractional='round'`; for log-normalised values pass `input_scale='lognorm'`."
         )

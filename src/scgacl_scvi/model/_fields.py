@@ -28,9 +28,7 @@ class ExpressionField(LayerField):
         """Check, then register."""
         check_shape(adata)
         where = "`adata.X`" if self.attr_key is None else f"`adata.layers[{self.attr_key!r}]`"
-        check_matrix(
-            self.get_field_data(adata), where, input_scale=self.input_scale, fractional=self.fractional
-        )
+        check_matrix(self.get_field_data(adata), where, input_scale=self.input_scale, fractional=self.fractional)
         return super().register_field(adata)
 
 

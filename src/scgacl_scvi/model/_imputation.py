@@ -10,11 +10,12 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from .._compat import batch_codes, validate_adata_dataloader_input
-from .._keys import LAYER
-from ..dropout import fit_gamma_normal
-from ..module import VaDE
-from ..train import registered_matrix
+from scgacl_scvi._compat import batch_codes, validate_adata_dataloader_input
+from scgacl_scvi._keys import LAYER
+from scgacl_scvi.dropout import fit_gamma_normal
+from scgacl_scvi.module import VaDE
+from scgacl_scvi.train import registered_matrix
+
 from ._seed import current_seed
 from ._values import Estimand, Policy, Request, Scale, posterior_values
 from ._writer import store_layer
@@ -125,7 +126,9 @@ class ImputationMixin:
         validate_adata_dataloader_input(self, adata, dataloader)
         whole = dataloader is None and indices is None and gene_list is None
         if layer_key not in (None, "auto") and not whole:
-            raise ValueError("`layer_key` needs all cells and genes of an AnnData; leave out `indices` and `gene_list`.")
+            raise ValueError(
+                "`layer_key` needs all cells and genes of an AnnData; leave out `indices` and `gene_list`."
+            )
 
         genes, batches = None, [None]
         if dataloader is None:
@@ -144,7 +147,9 @@ class ImputationMixin:
             genes = _gene_positions(var_names, gene_list)
             var_names = var_names[genes]
 
-        sampled = not (n_samples == 1 and (self.preset != "paper" if use_posterior_mean is None else use_posterior_mean))
+        sampled = not (
+            n_samples == 1 and (self.preset != "paper" if use_posterior_mean is None else use_posterior_mean)
+        )
         blocks = self._value_blocks(dataloader, rows, n_cells, request, batches, n_samples if sampled else 0, silent)
         average = return_mean or n_samples == 1
         values = _collect(blocks, None if rows is None else len(rows), genes, average)

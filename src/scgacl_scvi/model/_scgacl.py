@@ -17,10 +17,11 @@ from scvi.data.fields import (
 )
 from scvi.model.base import ArchesMixin, BaseModelClass, RNASeqMixin, VAEMixin
 
-from .._keys import FRACTIONAL_ARG, INPUT_SCALE_ARG
-from ..module import VaDE
-from ..train import CellLoader, registered_matrix
-from ..train._mixture_fit import MAX_CLUSTERS
+from scgacl_scvi._keys import INPUT_SCALE_ARG
+from scgacl_scvi.module import VaDE
+from scgacl_scvi.train import CellLoader, registered_matrix
+from scgacl_scvi.train._mixture_fit import MAX_CLUSTERS
+
 from ._checks import check_choice, check_complete, check_key, check_numeric, check_shape
 from ._fields import ExpressionField, LabelsField
 from ._imputation import ImputationMixin
@@ -53,8 +54,8 @@ class SCGACL(ImputationMixin, TrainingMixin, RNASeqMixin, VAEMixin, ArchesMixin,
         Components of the mixture prior. None: the number of labels, or without labels the number from 2 to 20 with
         the lowest BIC when the mixture is fitted. With labels, at least their number.
     gene_likelihood
-        ``"nb"`` (UMI counts), ``"zinb"`` (counts with dropout), ``"normal"`` (lognorm values, observed entries only), or
-        ``"auto"``: ``"zinb"`` if the data hold more zeros than a negative binomial explains, else ``"nb"``; see
+        ``"nb"`` (UMI counts), ``"zinb"`` (counts with dropout), ``"normal"`` (lognorm values, observed entries only),
+        or ``"auto"``: ``"zinb"`` if the data hold more zeros than a negative binomial explains, else ``"nb"``; see
         :attr:`likelihood_choice_`. Lognorm input and ``preset="paper"`` need ``"normal"``.
     n_hidden
         Nodes of each hidden layer of the encoder (the generator has them in reverse); default 128, 128.

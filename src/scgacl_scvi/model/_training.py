@@ -3,13 +3,13 @@
 import logging
 from typing import Any, Literal
 
-
 from scvi.train import TrainRunner
 
-from .._compat import use_distributed_sampler, without_lightning_noise
-from .._keys import HELDOUT
-from ..module import VaDE
-from ..train import CellSplitter, Phase, Phases, RestoreBest, SCGACLTrainingPlan
+from scgacl_scvi._compat import use_distributed_sampler, without_lightning_noise
+from scgacl_scvi._keys import HELDOUT
+from scgacl_scvi.module import VaDE
+from scgacl_scvi.train import CellSplitter, Phase, Phases, RestoreBest, SCGACLTrainingPlan
+
 from ._presets import PRESETS, default_schedule
 from ._seed import current_seed, flushed_denormals, seeded
 

@@ -7,8 +7,9 @@ import torch
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from ..module import VaDE
-from ..module._posterior import detection_probability, dropout_probability, posterior_log1p, posterior_mean
+from scgacl_scvi.module import VaDE
+from scgacl_scvi.module._posterior import detection_probability, dropout_probability, posterior_log1p, posterior_mean
+
 from ._checks import check_choice
 
 Scale = Literal["lognorm", "cp10k", "log1p_cp10k", "counts"]
@@ -55,8 +56,8 @@ class Request:
         """Raise where the model cannot give what is asked for."""
         if module.input_scale == "lognorm" and self.scale != "lognorm":
             raise ValueError(
-                f"`scale={self.scale!r}`, but the model was registered with `input_scale='lognorm'`: counts are not known. "
-                "Only `scale='lognorm'` is left."
+                f"`scale={self.scale!r}`, but the model was registered with `input_scale='lognorm'`: counts are not "
+                "known. Only `scale='lognorm'` is left."
             )
         if module.gene_likelihood == "normal" and self.estimand == "log":
             raise ValueError("`estimand='log'` needs a count likelihood ('nb' or 'zinb'); this model's is 'normal'.")

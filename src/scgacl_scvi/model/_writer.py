@@ -6,7 +6,8 @@ from dataclasses import asdict
 import numpy as np
 from anndata import AnnData
 
-from .._keys import UNS
+from scgacl_scvi._keys import UNS
+
 from ._values import Request
 
 

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import lightning.pytorch as pl
 
-from .._keys import HELDOUT
+from scgacl_scvi._keys import HELDOUT
 
 
 class RestoreBest(pl.Callback):

@@ -14,7 +14,8 @@ from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 from torch import Tensor
 
-from .._keys import FRACTIONAL_ARG
+from scgacl_scvi._keys import FRACTIONAL_ARG
+
 from ._phases import Phases
 
 _CODES = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY)

@@ -74,7 +74,9 @@ def _labelled_start(latent, labels, n_labels, k, reg_covar, mixture) -> MixtureS
     means = np.tile(latent.mean(0), (n_labels, 1))
     variances = np.tile(latent.var(0) + reg_covar, (n_labels, 1))
     weights = np.full(n_labels, 1.0)
-    pooled = np.mean([latent[labels == c].var(0) for c in range(n_labels) if (labels == c).sum() > 1] or [latent.var(0)], 0)
+    pooled = np.mean(
+        [latent[labels == c].var(0) for c in range(n_labels) if (labels == c).sum() > 1] or [latent.var(0)], 0
+    )
     for c in range(n_labels):
         own = latent[labels == c]
         weights[c] = max(len(own), 1)

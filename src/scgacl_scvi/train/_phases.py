@@ -49,5 +49,7 @@ class Phases:
         """First and last-plus-one epoch of each phase that has any."""
         edges = (0, self.autoencoder, self.autoencoder + self.vade, self.total)
         return {
-            str(phase): (first, last) for phase, first, last in zip(Phase, edges, edges[1:], strict=False) if last > first
+            str(phase): (first, last)
+            for phase, first, last in zip(Phase, edges, edges[1:], strict=False)
+            if last > first
         }

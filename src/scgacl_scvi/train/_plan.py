@@ -10,8 +10,9 @@ from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
 
-from .._keys import HELDOUT
-from ..module import VaDE, nt_xent, sup_con
+from scgacl_scvi._keys import HELDOUT
+from scgacl_scvi.module import VaDE, nt_xent, sup_con
+
 from ._mixture_fit import MixtureStart, fit_mixture
 from ._phases import Phase, Phases
 
