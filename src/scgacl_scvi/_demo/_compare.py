@@ -118,8 +118,7 @@ def informative_pair(adata: "AnnData") -> tuple[str, str]:
     chosen = np.flatnonzero(varies & (hidden >= _DROPOUT_SHARE[0]) & (hidden <= _DROPOUT_SHARE[1]))
     if len(chosen) < 2:
         chosen = np.flatnonzero(varies)
-    strength = np.abs(np.corrcoef(truth[:, chosen].T))
-    np.fill_diagonal(strength, -1)
+    strength = np.triu(np.abs(np.corrcoef(truth[:, chosen].T)), k=1)
     first, second = np.unravel_index(np.argmax(strength), strength.shape)
     return str(adata.var_names[chosen[first]]), str(adata.var_names[chosen[second]])
 

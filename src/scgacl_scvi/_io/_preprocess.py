@@ -44,8 +44,8 @@ def preprocess(
     layer
         Layer of the raw counts; None for ``X``.
     n_top_genes
-        Number of genes to keep at most, by normalised dispersion (scanpy's ``flavor="seurat"`` on a log-normalised
-        copy); 0 keeps all.
+        Number of genes to keep at most, by the variance of their Pearson residuals
+        (``scanpy.experimental.pp.highly_variable_genes``; Lause, Berens & Kobak 2021); 0 keeps all.
     min_cells
         A gene is kept if at least so many cells have a count of it.
     fractional
@@ -168,11 +168,7 @@ def _drop_empty(adata: "AnnData", min_cells: int, say: Callable[[str], None]) ->
 def _most_variable(adata: "AnnData", n: int) -> np.ndarray:
     """Positions of exactly ``n`` genes, in the order of the data; ties go to the first."""
     import scanpy as sc
-    from anndata import AnnData
 
-    lognorm = AnnData(adata.X.copy(), var=adata.var[[]])
-    sc.pp.normalize_total(lognorm)
-    sc.pp.log1p(lognorm)
-    table = sc.pp.highly_variable_genes(lognorm, flavor="seurat", n_top_genes=n, inplace=False)
-    dispersion = table["dispersions_norm"].to_numpy(dtype=np.float64, na_value=-np.inf)
-    return np.sort(np.argsort(-np.nan_to_num(dispersion, nan=-np.inf), kind="stable")[:n])
+    # Of scanpy's flavours this one takes counts as they are, and needs no package besides scanpy's own.
+    table = sc.experimental.pp.highly_variable_genes(adata, flavor="pearson_residuals", n_top_genes=n, inplace=False)
+    return np.sort(np.argsort(-table["residual_variances"].to_numpy(), kind="stable")[:n])

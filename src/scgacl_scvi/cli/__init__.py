@@ -76,8 +76,8 @@ def preprocess(
         int,
         typer.Option(
             min=0,
-            help="Keep so many most variable genes; 0 keeps all. Ranked by scanpy's highly_variable_genes with the "
-            "'seurat' flavour on a log-normalised copy of the counts.",
+            help="Keep so many most variable genes; 0 keeps all. Ranked on the counts by scanpy's "
+            "highly_variable_genes with the 'pearson_residuals' flavour.",
         ),
     ] = 5000,
     min_cells: Annotated[int, typer.Option(min=1, help="Drop genes that fewer cells have a count of.")] = 1,
