@@ -31,3 +31,33 @@ FRACTIONAL_ARG: Final = "fractional"
 
 INPUT_SCALE_ARG: Final = "input_scale"
 """Argument of ``setup_anndata``, kept in the registry: the scale of the registered matrix."""
+
+CELL_TYPE: Final = "cell_type"
+"""Column of ``adata.obs`` into which ``scgacl preprocess`` puts the labels."""
+
+SIMULATION: Final = "simulation"
+"""Entry of ``adata.uns`` with the parameters of simulated data."""
+
+LIBRARY_SIZE: Final = "library_size"
+"""Column of ``adata.obs`` with the expected true counts of a simulated cell."""
+
+GENE_MEAN: Final = "gene_mean"
+"""Column of ``adata.var`` with the simulated mean of a gene."""
+
+OUTLIER_FACTOR: Final = "outlier_factor"
+"""Column of ``adata.var`` with the factor of a simulated outlier gene."""
+
+BCV_SCALE: Final = "bcv_scale"
+"""Column of ``adata.var`` with a simulated gene's factor of the biological variation."""
+
+DE_FACTOR: Final = "de_factor_"
+"""Prefix of the columns of ``adata.var`` with the factors of each simulated group."""
+
+BATCH_FACTOR: Final = "batch_factor_"
+"""Prefix of the columns of ``adata.var`` with the factors of each simulated batch."""
+
+UMAP_RAW: Final = "X_umap_raw"
+"""Entry of ``adata.obsm`` of the demonstration: UMAP of the counts."""
+
+UMAP_IMPUTED: Final = "X_umap_scgacl"
+"""Entry of ``adata.obsm`` of the demonstration: UMAP of the imputed layer."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from scgacl_scvi._keys import GROUP, LAYER, TRUTH_LAYER
+from scgacl_scvi._keys import GROUP, LAYER, TRUTH_LAYER, UMAP_IMPUTED, UMAP_RAW
 
 from ._compare import OURS
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from scgacl_scvi.model import SCGACL
 
-UMAP_RAW, UMAP_IMPUTED = "X_umap_raw", "X_umap_scgacl"
 TRAINING, GENES, UMAP, RECOVERY = FIGURES = ("training.png", "gene_scatter.png", "umap.png", "recovery.png")
 
 _BARS = ("pearson_dropouts", "rmse_dropouts", "rmse_all", "median_pearson_cells", "median_pearson_genes", "ari")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
+from scgacl_scvi._keys import CELL_TYPE
+
 from ._labels import Labels, read_labels
 from ._read import check_input, read_counts
 from ._text import counted, is_text_table, some
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-CELL_TYPE = "cell_type"
 
 
 def preprocess(

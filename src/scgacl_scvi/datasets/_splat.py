@@ -215,20 +215,24 @@ def _to_anndata(
         return [f"{word}{i + 1:0{max(4, len(str(n)))}d}" for i in range(n)]
 
     obs = {_keys.GROUP: labels("Group", cells.group, parameters.n_groups)}
-    var = {"gene_mean": genes.mean, "outlier_factor": genes.outlier_factor, "bcv_scale": genes.bcv_scale}
-    var |= {f"de_factor_Group{k + 1}": factor for k, factor in enumerate(genes.de)}
+    var = {
+        _keys.GENE_MEAN: genes.mean,
+        _keys.OUTLIER_FACTOR: genes.outlier_factor,
+        _keys.BCV_SCALE: genes.bcv_scale,
+    }
+    var |= {f"{_keys.DE_FACTOR}Group{k + 1}": factor for k, factor in enumerate(genes.de)}
     if parameters.n_batches > 1:
         obs[_keys.BATCH] = labels("Batch", cells.batch, parameters.n_batches)
-        var |= {f"batch_factor_Batch{b + 1}": factor for b, factor in enumerate(genes.batch)}
+        var |= {f"{_keys.BATCH_FACTOR}Batch{b + 1}": factor for b, factor in enumerate(genes.batch)}
     if cells.position is not None:
         obs[_keys.PATH_POSITION] = cells.position
-    obs["library_size"] = cells.library
+    obs[_keys.LIBRARY_SIZE] = cells.library
 
     observed, truth, mask = layers
     return AnnData(
         observed,
         obs=pd.DataFrame(obs, index=names("Cell", parameters.n_cells)),
         var=pd.DataFrame(var, index=names("Gene", parameters.n_genes)),
-        uns={"simulation": {"model": "splat", **parameters.to_uns(), "seed": seed}},
+        uns={_keys.SIMULATION: {"model": "splat", **parameters.to_uns(), "seed": seed}},
         layers={_keys.TRUTH_LAYER: truth, _keys.DROPOUT_LAYER: mask},
     )

@@ -19,7 +19,6 @@ from ._likelihoods import (
     zinb_log_likelihood,
 )
 from ._networks import Discriminator, Encoder, Generator, initialise_published
-from ._posterior import dropout_probability, heldout_log_density
 from ._prior import MixturePrior
 
 Likelihood = Literal["nb", "zinb", "normal"]
@@ -310,38 +309,6 @@ class VaDE(BaseModuleClass):
     def reconstructed_profile(self, generated: dict[str, Tensor]) -> Tensor:
         """The generator's mean on the lognorm scale."""
         return generated["scale"] if self.gene_likelihood == "normal" else torch.log1p(generated["scale"])
-
-    def heldout_loss(self, tensors: dict[str, Tensor], fraction: float, generator: torch.Generator) -> Tensor:
-        """Sum over cells of -log predictive density of held-out molecules, and how many there were.
-
-        A ``fraction`` of the molecules is thinned away; the model sees the rest and is scored on what was taken, at
-        the depth of that, dropout included. For ``"normal"`` a ``fraction`` of the non-zero entries is hidden instead,
-        and scored by squared error (published) or Gaussian density.
-        """
-        x = tensors[REGISTRY_KEYS.X_KEY]
-        if self.gene_likelihood == "normal":
-            hidden = (torch.rand(x.shape, generator=generator, device=x.device) < fraction) & (x > 0)
-            kept = x * ~hidden
-        else:
-            test = torch.binomial(x, torch.full_like(x, fraction), generator=generator)
-            kept = x - test
-        inputs = self._get_inference_input({**tensors, REGISTRY_KEYS.X_KEY: kept})
-        inferred = self.encode(**inputs)
-        inferred["z"] = inferred["qz"].loc
-        generated = self.generative(**self._get_generative_input(tensors, inferred))
-        if self.gene_likelihood == "normal":
-            target = torch.where(hidden, self.lognorm(x, self.library(x, inputs["size_factor"])), 0.0)
-            if self.published:
-                score = (masked_squared_error(target, generated["scale"]) * x.shape[-1]).sum()
-            else:
-                score = -masked_normal_log_likelihood(target, generated["scale"], self.log_theta.exp()).sum()
-            return torch.stack([score, hidden.sum().to(score)])
-        rate, zi_logits = generated["rate"], generated["zi_logits"]
-        if self.use_size_factor:  # the size factor is that of all molecules; the model saw 1 - fraction of them
-            rate = rate * (1 - fraction)
-        p_dropout = None if zi_logits is None else dropout_probability(rate, self.theta, zi_logits)
-        density = heldout_log_density(test, kept, rate, self.theta, fraction / (1 - fraction), p_dropout)
-        return torch.stack([-density.sum(), test.sum()])
 
     @torch.inference_mode()
     def marginal_ll(

@@ -11,7 +11,7 @@ from scvi.train import TrainingPlan
 from torch import Tensor
 
 from scgacl_scvi._keys import HELDOUT
-from scgacl_scvi.module import VaDE, nt_xent, sup_con
+from scgacl_scvi.module import VaDE, heldout_loss, nt_xent, sup_con
 
 from ._mixture_fit import MixtureStart, fit_mixture
 from ._phases import Phase, Phases
@@ -313,7 +313,7 @@ class SCGACLTrainingPlan(TrainingPlan):
             others = (self._adversarial(judged[0]), discriminating, *self._contrasts(reference, judged, classes))
         self._record("validation", elbo, *others)
         generator = torch.Generator(device=self.device).manual_seed(self.seed * 1_000_003 + batch_idx)
-        scored = self.module.heldout_loss(batch, self.heldout_fraction, generator)
+        scored = heldout_loss(self.module, batch, self.heldout_fraction, generator)
         self._sums.setdefault(HELDOUT, []).append(scored)
 
     def _record(self, mode: str, elbo: LossOutput, *others: Tensor) -> None:
