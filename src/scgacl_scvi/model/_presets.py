@@ -90,6 +90,6 @@ def default_schedule(n_cells: int, gene_likelihood: str) -> Schedule:
     """
     batch_size = 64 if n_cells <= 10_000 else 128 if n_cells <= 100_000 else 256
     shrink = min(1.0, (5000 / n_cells) ** 0.7)
-    epochs = tuple(max(minimum, round(full * shrink)) for full, minimum in ((40, 3), (40, 4), (40, 4)))
+    epochs = tuple(max(minimum, round(full * shrink)) for full, minimum in ((20, 3), (50, 4), (40, 4)))
     rate = 2e-3 if gene_likelihood == "zinb" else 1e-3
-    return Schedule(epochs, (rate, rate, 3e-4), batch_size)
+    return Schedule(epochs, (2e-3, rate, 3e-4), batch_size)

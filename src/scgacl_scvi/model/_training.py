@@ -191,6 +191,6 @@ def _early_stopping(wanted: bool | None, default: bool, n_val: int, epochs: Phas
     return {
         "early_stopping": True,
         "early_stopping_monitor": f"{HELDOUT}_validation",
-        "early_stopping_patience": max(5, epochs.joint // 3),
+        "early_stopping_patience": max(5, epochs.joint // 4),
         "early_stopping_warmup_epochs": epochs.autoencoder + epochs.vade,
     }

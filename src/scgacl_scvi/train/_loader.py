@@ -106,16 +106,19 @@ class CellLoader:
         }
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        n = len(self.indices)
+        batches = -(-n // self.batch_size)
+        if self.shuffle:
+            return max(1, min(batches, n // 2))
+        return batches - (self.merge_single and batches > 1 and n % self.batch_size == 1)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         if self.shuffle:
             order = self.indices[torch.randperm(len(self.indices)).numpy()]
-            batches = np.array_split(order, max(1, len(self)))
+            batches = np.array_split(order, len(self))
         else:
-            batches = np.split(self.indices, np.arange(self.batch_size, len(self.indices), self.batch_size))
-            if self.merge_single and len(batches) > 1 and len(batches[-1]) == 1:
-                batches[-2:] = [np.concatenate(batches[-2:])]
+            starts = self.batch_size * np.arange(1, len(self))
+            batches = np.split(self.indices, starts)
         for rows in batches:
             block = read_rows(self.x, rows)
             x = torch.from_numpy(np.rint(block) if self.round_rows else block)
