@@ -128,7 +128,12 @@ class SCGACLTrainingPlan(TrainingPlan):
         """Two Adams: encoder, generator and prior; discriminator."""
         discriminator = set(self.module.discriminator.parameters())
         generator = [p for p in self.module.parameters() if p.requires_grad and p not in discriminator]
-        common = {"lr": self.learning_rates[self._phase], "eps": self.eps, "weight_decay": self.weight_decay}
+        common = {
+            "lr": self.learning_rates[self._phase],
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+            "fused": True,
+        }
         return [
             torch.optim.Adam(generator, betas=self.betas, **common),
             torch.optim.Adam(self.module.discriminator.parameters(), betas=self.discriminator_betas, **common),
