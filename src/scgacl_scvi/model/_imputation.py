@@ -234,8 +234,8 @@ class ImputationMixin:
         ]
         codes = torch.cat(classes).numpy()
         used, compact = np.unique(codes, return_inverse=True)
-        # The published rule also leaves alone what has > 95 % zeros in a class. Its tool cannot have done so where it was
-        # measured (docs/method.md): with those dropouts at 0 the truth itself would score worse.
+        # The published rule also leaves alone what has > 95 % zeros in a class. Its tool cannot have done so where it
+        # was measured (docs/method.md): with those dropouts at 0 the truth itself would score worse.
         fit = fit_gamma_normal(registered_matrix(self.adata_manager), compact, max_zero_share=1.0)
         module.zero_dropout.zero_()
         module.zero_dropout[torch.as_tensor(used)] = torch.as_tensor(
