@@ -113,6 +113,16 @@ def test_an_unknown_choice_lists_the_choices(adata, argument, value):
         SCGACL.setup_anndata(adata, **{argument: value})
 
 
+def test_rounding_is_for_counts_only(adata):
+    with pytest.raises(ValueError, match="fractional='round'"):
+        SCGACL.setup_anndata(adata, input_scale="lognorm", fractional="round")
+
+
+def test_covariates_are_a_list(adata):
+    with pytest.raises(TypeError, match="categorical_covariate_keys"):
+        SCGACL.setup_anndata(adata, categorical_covariate_keys="batch")
+
+
 def test_something_else_than_anndata_is_refused():
     with pytest.raises(TypeError, match="AnnData"):
         SCGACL.setup_anndata(np.ones((5, 4)))
@@ -176,8 +186,9 @@ def test_arguments_that_contradict_the_data_are_refused(adata):
         SCGACL(adata, preset="paper", gene_likelihood="nb")
     with pytest.raises(ValueError, match="preset"):
         SCGACL(adata, preset="published")
-    with pytest.raises(ValueError, match="n_latent"):
-        SCGACL(adata, n_latent=1)
+    for wrong in ({"n_latent": 1}, {"n_latent": 2.5}, {"hide_rate": 1.5}, {"dropout_rate": -0.1}, {"n_clusters": 99}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            SCGACL(adata, **wrong)
     SCGACL.setup_anndata(adata)
     with pytest.raises(ValueError, match="needs labels"):
         SCGACL(adata, preset="paper")

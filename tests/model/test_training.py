@@ -7,7 +7,9 @@ from tests.model.test_imputation import fit
 
 from scgacl_scvi import SCGACL
 from scgacl_scvi.model._likelihood_choice import choose_likelihood
-from scgacl_scvi.train._plan import LOSSES
+from scgacl_scvi.module import heldout_loss
+from scgacl_scvi.train import CellLoader, SCGACLTrainingPlan
+from scgacl_scvi.train._plan import LOSSES, _frozen
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
@@ -58,29 +60,105 @@ def test_training_finds_the_types_without_labels():
     assert adjusted_rand_score(adata.obs["cell_type"], model.predict_cluster()) > 0.9
 
 
-@pytest.mark.parametrize("update", ["fused", "published"])
-def test_losses_of_weight_zero_leave_the_generator_alone(update):
-    """With all three weights zero the joint phase is the VaDE phase at the joint learning rate."""
+def test_with_all_weights_zero_both_updates_are_plain_vade():
     weights = dict.fromkeys(("weight_adversarial", "weight_cell_contrastive", "weight_type_contrastive"), 0.0)
-    model = fit(make_counts(), "cell_type", {"gene_likelihood": "nb"}, update=update, **weights)
-    untouched = SCGACL(model.adata, n_latent=4, n_hidden=16, n_hidden_discriminator=16, gene_likelihood="nb")
-    for name, before in untouched.module.discriminator.named_parameters():
-        torch.testing.assert_close(dict(model.module.discriminator.named_parameters())[name], before)
+    states = [
+        fit(make_counts(), "cell_type", {"gene_likelihood": "nb"}, train_size=1.0, update=update, **weights)
+        for update in ("fused", "published")
+    ]
+    untouched = SCGACL(states[0].adata, n_latent=4, n_hidden=16, n_hidden_discriminator=16, gene_likelihood="nb")
+    before = untouched.module.state_dict()
+    for name, value in states[0].module.state_dict().items():
+        torch.testing.assert_close(value, states[1].module.state_dict()[name], rtol=0, atol=0)
+        if name.startswith("discriminator"):
+            torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-def test_each_loss_moves_what_it_should():
+def _plan(**kwargs) -> tuple[SCGACLTrainingPlan, dict]:
+    """A plan in its joint phase, and a batch of cells."""
     adata = make_counts()
-    plain = fit(adata, "cell_type", {"gene_likelihood": "nb"}, train_size=1.0)
-    for name in ("adversarial", "cell_contrastive", "type_contrastive"):
-        model = fit(adata, "cell_type", {"gene_likelihood": "nb"}, train_size=1.0, **{f"weight_{name}": 500.0})
-        assert not torch.equal(model.module.decoder.output.weight, plain.module.decoder.output.weight), name
+    SCGACL.setup_anndata(adata, labels_key="cell_type")
+    model = SCGACL(adata, gene_likelihood="nb", n_hidden=8, n_hidden_discriminator=8)
+    plan = SCGACLTrainingPlan(model.module, pretrain_epochs=0, vade_epochs=0, joint_epochs=10, **kwargs)
+    return plan, next(iter(CellLoader(model.adata_manager, batch_size=60)))
+
+
+def test_the_two_players_want_opposite_things():
+    plan, _ = _plan()
+    taken_for_real, seen_through = torch.full((50,), 4.0), torch.full((50,), -4.0)
+    assert plan._adversarial(taken_for_real) < plan._adversarial(seen_through)
+    right = plan._discriminator_loss(real_logits=taken_for_real, fake_logits=seen_through)
+    assert right < plan._discriminator_loss(real_logits=seen_through, fake_logits=taken_for_real)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_discriminator_sees_reconstructions_where_the_cell_was_observed(masked):
+    plan, batch = _plan(mask_reconstruction=masked)
+    real, fake = plan._profiles(*plan._generate(batch))
+    assert (fake[real > 0] > 0).all()
+    assert bool((fake[real == 0] == 0).all()) == masked
+
+
+def test_the_generators_step_leaves_the_discriminator_without_gradient():
+    plan, batch = _plan()
+    network = plan.module.discriminator
+    network.cell.requires_grad_(False)  # frozen by someone else
+    with _frozen(network):
+        loss = plan._adversarial(network(plan._profiles(*plan._generate(batch))[1])[0])
+    loss.backward()
+    assert plan.module.decoder.output.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in network.parameters())
+    assert network.real.weight.requires_grad
+    assert not network.cell.weight.requires_grad
+
+
+def test_the_share_of_reconstructions_in_the_type_contrast_grows_to_one():
+    plan, _ = _plan()
+    rows = []
+    for plan._epoch_in_phase in (0, 9):
+        features = [torch.zeros(2000), torch.randn(2000, 4), torch.randn(2000, 4)]
+        classes = torch.arange(2000) % 3
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "scgacl_scvi.train._plan.sup_con", lambda kinds, *_: rows.append(len(kinds)) or torch.zeros(())
+            )
+            patch.setattr("scgacl_scvi.train._plan.nt_xent", lambda *_: torch.zeros(()))
+            plan._contrasts(features, features, classes)
+    assert rows[0] / 2000 == pytest.approx(1.19, abs=0.05)
+    assert rows[1] == 4000
+
+
+@pytest.mark.parametrize("update", ["fused", "published"])
+@pytest.mark.parametrize("name", ["cell_contrastive", "type_contrastive"])
+def test_a_contrast_with_weight_falls_below_one_without(update, name):
+    def last(weight: float) -> float:
+        weights = dict.fromkeys(("weight_adversarial", "weight_cell_contrastive", "weight_type_contrastive"), 0.1)
+        model = fit(
+            make_counts(120),
+            "cell_type",
+            {"gene_likelihood": "nb"},
+            update=update,
+            joint_epochs=8,
+            joint_lr=5e-3,
+            early_stopping=False,
+            batch_size=30,
+            **{**weights, f"weight_{name}": weight},
+        )
+        return float(model.history[f"{name}_train"].iloc[-1, 0])
+
+    assert last(200.0) < last(0.1)
 
 
 def test_best_weights_are_restored():
-    model = fit(make_counts(), model={"gene_likelihood": "nb"}, joint_lr=1.0, joint_epochs=3)  # a harmful joint phase
+    model = fit(
+        make_counts(100), model={"gene_likelihood": "nb"}, joint_lr=1.0, joint_epochs=3
+    )  # a harmful joint phase
     metric = model.history["heldout_nll_validation"].iloc[:, 0].astype(float)
     assert model.best_epoch_ == int(metric.iloc[2:].argmin()) + 2
-    assert np.isfinite(model.get_imputed_expression(return_numpy=True)).all()
+    assert model.best_epoch_ < 4
+    [batch] = CellLoader(model.adata_manager, model.validation_indices, batch_size=100)
+    nats, molecules = heldout_loss(model.module, batch, 0.1, torch.Generator().manual_seed(0)).tolist()
+    assert nats / molecules == pytest.approx(metric.iloc[2:].min(), rel=1e-5)
 
 
 def test_early_stopping_waits_for_the_joint_phase():
@@ -98,8 +176,11 @@ def test_early_stopping_waits_for_the_joint_phase():
 def test_a_second_call_goes_on_with_the_joint_phase():
     model = fit(make_counts(), model={"gene_likelihood": "nb"})
     prior = model.module.prior.active.clone()
-    model.train(joint_epochs=2, enable_progress_bar=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scgacl_scvi.train._plan.fit_mixture", None)  # is not fitted again
+        model.train(joint_epochs=2, enable_progress_bar=False)
     assert len(model.history["train_loss"]) == 8
+    assert model.phases_ == {"autoencoder": (0, 2), "vade": (2, 4), "joint": (4, 8)}
     assert torch.equal(model.module.prior.active, prior)
 
 
@@ -112,9 +193,22 @@ def test_max_epochs_is_shared_out(adata):
         model.train(max_epochs=7, vade_epochs=3)
 
 
+def test_stored_zeros_do_not_change_the_choice():
+    adata = make_counts(200, 60, dropout=0.6)
+    stored = adata.X.copy()
+    stored.data[::3] = 0
+    clean = stored.copy()
+    clean.eliminate_zeros()
+    library = np.ravel(clean.sum(1))
+    assert choose_likelihood(stored, library) == choose_likelihood(clean, library)
+
+
 def test_impossible_training_is_refused(adata):
     SCGACL.setup_anndata(adata)
     model = SCGACL(adata, gene_likelihood="nb")
+    for wrong in ({"batch_size": 0}, {"vade_lr": 0.0}, {"train_size": 0.0}, {"joint_batch_size": 1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            model.train(**wrong)
     with pytest.raises(ValueError, match="early_stopping"):
         model.train(train_size=1.0, early_stopping=True)
     with pytest.raises(ValueError, match="max_epochs"):
@@ -193,3 +287,9 @@ def test_the_published_schedule_is_reachable_by_name():
     assert model.module.gene_likelihood == "normal"
     assert model.best_epoch_ is None  # trains on all cells
     assert len(model.train_indices) == 60
+    plan = model.trainer.lightning_module
+    assert list(plan.learning_rates.values()) == [1e-3, 1e-3, 1e-4]
+    assert plan.weights == (0.5, 2.0, 3.0)
+    assert (plan.temperature, plan.update, plan.mask_reconstruction) == (0.5, "published", False)
+    assert list(model.trainer.datamodule.batch_sizes.values()) == [16, 16, 8]
+    assert model.module.prior.n_active == 4

@@ -23,7 +23,7 @@ def _constant_module(likelihood: str, batch: dict) -> VaDE:
     module = VaDE(5, n_hidden=(4,), n_hidden_discriminator=(4,), n_latent=2, gene_likelihood=likelihood)
     x = batch["X"]
     library = x.sum(1)
-    module.set_data_statistics(float(library.median()), (x / library[:, None] * library.median()).mean(0).numpy())
+    module.set_data_statistics(float(library.median()), (x / library[:, None] * library.median()).mean(0).numpy(), 50.0)
     torch.nn.init.zeros_(module.decoder.output.weight)
     return module.eval()
 

@@ -31,6 +31,21 @@ class ExpressionField(LayerField):
         check_matrix(self.get_field_data(adata), where, input_scale=self.input_scale, fractional=self.fractional)
         return super().register_field(adata)
 
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Transfer to other data, whose genes must be the model's, in its order."""
+        model_genes = np.asarray(state_registry[self.COLUMN_NAMES_KEY]).astype(str)
+        if not np.array_equal(model_genes, adata_target.var_names.astype(str)):
+            missing = np.setdiff1d(model_genes, adata_target.var_names.astype(str))
+            what = (
+                f"lacks {len(missing)} of them, e.g. {missing[:3].tolist()}" if len(missing) else "has them otherwise"
+            )
+            raise ValueError(
+                f"`adata.var_names` must be the model's {len(model_genes)} genes in the model's order; this AnnData {what}. "
+                "Reorder it with `adata[:, model.adata.var_names]`, or pad and sort it with "
+                "`SCGACL.prepare_query_anndata(adata, model)`."
+            )
+        return super().transfer_field(state_registry, adata_target, **kwargs)
+
 
 class LabelsField(LabelsWithUnlabeledObsField):
     """Labels as text; missing ones belong to the unlabelled category. The user's column stays as it is."""

@@ -14,7 +14,6 @@ from scgacl_scvi._compat import batch_codes, validate_adata_dataloader_input
 from scgacl_scvi._keys import LAYER
 from scgacl_scvi.dropout import fit_gamma_normal
 from scgacl_scvi.module import VaDE
-from scgacl_scvi.train import registered_matrix
 
 from ._seed import current_seed
 from ._values import Estimand, Policy, Request, Scale, posterior_values
@@ -123,6 +122,8 @@ class ImputationMixin:
             )
         if n_samples < 1:
             raise ValueError(f"`n_samples={n_samples}`; give at least 1.")
+        if use_posterior_mean and n_samples > 1:
+            raise ValueError("`use_posterior_mean=True` is one value of z; leave out `n_samples`.")
         validate_adata_dataloader_input(self, adata, dataloader)
         whole = dataloader is None and indices is None and gene_list is None
         if layer_key not in (None, "auto") and not whole:
@@ -130,16 +131,13 @@ class ImputationMixin:
                 "`layer_key` needs all cells and genes of an AnnData; leave out `indices` and `gene_list`."
             )
 
-        genes, batches = None, [None]
+        genes, batches = None, [None] if transform_batch is None else _batch_codes(self.adata_manager, transform_batch)
         if dataloader is None:
             adata = self._validate_anndata(adata)
-            manager = self.get_anndata_manager(adata, required=True)
             n_cells = adata.n_obs
             rows = np.arange(n_cells) if indices is None else _as_rows(indices, n_cells)
             dataloader = self._make_data_loader(adata=adata, indices=rows, batch_size=batch_size or _BATCH_SIZE)
             cell_names = adata.obs_names[rows]
-            if transform_batch is not None:
-                batches = _batch_codes(manager, transform_batch)
         else:
             rows, cell_names, n_cells = None, None, None
         var_names = self._gene_names()
@@ -157,7 +155,7 @@ class ImputationMixin:
         default = request == Request() and transform_batch is None and average
         key = LAYER if layer_key == "auto" and whole and default else layer_key
         if whole and average and key not in (None, "auto"):
-            store_layer(adata, key, values, request, self._details(sampled, n_samples))
+            store_layer(adata, key, values, request, self._details(sampled, n_samples, transform_batch))
         if return_numpy or values.ndim == 3:
             return values
         return pd.DataFrame(values, index=cell_names, columns=var_names, copy=False)
@@ -236,7 +234,7 @@ class ImputationMixin:
         used, compact = np.unique(codes, return_inverse=True)
         # The published rule also leaves alone what has > 95 % zeros in a class. Its tool cannot have done so where it
         # was measured (docs/method.md): with those dropouts at 0 the truth itself would score worse.
-        fit = fit_gamma_normal(registered_matrix(self.adata_manager), compact, max_zero_share=1.0)
+        fit = fit_gamma_normal(self._counts_and_library()[0], compact, max_zero_share=1.0)
         module.zero_dropout.zero_()
         module.zero_dropout[torch.as_tensor(used)] = torch.as_tensor(
             fit.zero_probability(), dtype=torch.float32, device=module.device
@@ -257,14 +255,16 @@ class ImputationMixin:
         state = self.registry_["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]
         return pd.Index(np.asarray(state["column_names"]).astype(str))
 
-    def _details(self, sampled: bool, n_samples: int) -> dict:
+    def _details(self, sampled: bool, n_samples: int, transform_batch) -> dict:
         return {
             "preset": self.preset,
             "gene_likelihood": self.module.gene_likelihood,
             "median_library": float(self.module.median_library),
             "sampled": sampled,
             "n_samples": n_samples,
+            "transform_batch": "" if transform_batch is None else str(transform_batch),
             "seed": self.seed_,
+            "sampling_seed": current_seed(),
         }
 
 
@@ -291,7 +291,9 @@ def _gene_positions(var_names: pd.Index, gene_list: Sequence[str]) -> np.ndarray
 
 def _batch_codes(manager, transform_batch) -> list[int]:
     """Codes of the batches asked for, by name."""
-    wanted = [transform_batch] if isinstance(transform_batch, str | int) else list(transform_batch)
+    if manager is None:
+        raise ValueError("`transform_batch` needs the names of the batches: load the model with its AnnData.")
+    wanted = [transform_batch] if np.ndim(transform_batch) == 0 else list(transform_batch)
     return list(batch_codes(manager, wanted))
 
 

@@ -60,6 +60,9 @@ def choose_likelihood(counts, library: np.ndarray) -> LikelihoodChoice:
         Library size of each cell (counts).
     """
     counts = sparse.csr_matrix(counts)
+    if not counts.data.all():  # zeros that are stored are zeros nevertheless
+        counts = counts.copy()
+        counts.eliminate_zeros()
     n_cells = counts.shape[0]
     depth = np.ravel(library) / np.mean(library)
     seen = np.bincount(counts.indices, minlength=counts.shape[1])

@@ -1,6 +1,6 @@
 """Settings of the two presets: ours, and the published procedure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 DEFAULT, PAPER = "default", "paper"
@@ -28,7 +28,6 @@ class Preset:
     batch_size: int | None = None
     epochs: tuple[int, int, int] | None = None
     learning_rates: tuple[float, float, float] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 PRESETS = {

@@ -84,8 +84,9 @@ class SCGACL(ImputationMixin, TrainingMixin, RNASeqMixin, VAEMixin, ArchesMixin,
 
     Notes
     -----
-    All randomness comes from ``scvi.settings.seed`` (0 if None); two models of the same data agree bit for bit on a
-    CPU.
+    Initial weights, training and the getters of imputed values draw from ``scvi.settings.seed`` (0 if None) and leave
+    the global generators alone; two models of the same data agree bit for bit on a CPU. Getters inherited from
+    scvi-tools that sample (``get_elbo``, ``get_normalized_expression``, ...) use the global generators, as there.
     """
 
     _module_cls = VaDE
@@ -107,15 +108,21 @@ class SCGACL(ImputationMixin, TrainingMixin, RNASeqMixin, VAEMixin, ArchesMixin,
         super().__init__(adata, registry)
         check_choice("preset", preset, tuple(PRESETS))
         check_choice("gene_likelihood", gene_likelihood, ("auto", "nb", "zinb", "normal"))
-        if n_latent < 2:
-            raise ValueError(f"`n_latent={n_latent}`; a mixture needs at least 2 dimensions.")
+        if n_latent < 2 or int(n_latent) != n_latent:
+            raise ValueError(f"`n_latent={n_latent}`; give a whole number of at least 2, as a mixture needs.")
+        for argument, rate in (("dropout_rate", dropout_rate), ("hide_rate", hide_rate)):
+            if rate is not None and not 0 <= rate < 1:
+                raise ValueError(f"`{argument}={rate}`; give a share from 0 to below 1.")
         setup = self.registry_["setup_args"]
         input_scale = setup.get(INPUT_SCALE_ARG, "counts")
         n_labels = self.summary_stats.n_labels - 1 if setup.get("labels_key") else 0
         self.label_names_ = [
-            str(name) for name in self.registry_["field_registries"]["labels"]["state_registry"]["categorical_mapping"]
+            str(name)
+            for name in self.registry_["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"][
+                "categorical_mapping"
+            ]
         ][:n_labels]
-        _check_clusters(n_clusters, n_labels, preset)
+        _check_clusters(n_clusters, n_labels, preset, None if adata is None else adata.n_obs)
 
         counts, library = (None, None) if adata is None else self._counts_and_library()
         self.likelihood_choice_ = None
@@ -226,6 +233,14 @@ class SCGACL(ImputationMixin, TrainingMixin, RNASeqMixin, VAEMixin, ArchesMixin,
         check_shape(adata)
         check_choice("input_scale", input_scale, ("counts", "lognorm"))
         check_choice("fractional", fractional, ("raise", "round"))
+        if input_scale == "lognorm" and fractional == "round":
+            raise ValueError("`fractional='round'` is for counts; with `input_scale='lognorm'` leave it out.")
+        for argument, keys in (
+            ("categorical_covariate_keys", categorical_covariate_keys),
+            ("continuous_covariate_keys", continuous_covariate_keys),
+        ):
+            if isinstance(keys, str):
+                raise TypeError(f"`{argument}={keys!r}`; give a list of names, [{keys!r}].")
         check_key(adata, "layer", layer, "layers")
         categorical = {"batch_key": [batch_key], "categorical_covariate_keys": categorical_covariate_keys or []}
         for argument, keys in categorical.items():
@@ -276,7 +291,9 @@ class SCGACL(ImputationMixin, TrainingMixin, RNASeqMixin, VAEMixin, ArchesMixin,
         return x, library
 
 
-def _check_clusters(n_clusters: int | None, n_labels: int, preset: str) -> None:
+def _check_clusters(n_clusters: int | None, n_labels: int, preset: str, n_cells: int | None) -> None:
+    if n_clusters is not None and n_cells is not None and n_clusters > n_cells:
+        raise ValueError(f"`n_clusters={n_clusters}`, but there are {n_cells} cells; give fewer clusters, or None.")
     if n_clusters is not None and n_clusters < max(1, n_labels):
         raise ValueError(
             f"`n_clusters={n_clusters}`, but `labels_key` has {n_labels} labels; give at least that many, or None."
@@ -290,14 +307,14 @@ def _check_clusters(n_clusters: int | None, n_labels: int, preset: str) -> None:
         )
 
 
-def _data_statistics(x, library: np.ndarray, gene_likelihood: str, input_scale: str) -> tuple[float, np.ndarray]:
-    """Median library size, and each gene's mean at that depth (or the mean of its non-zero lognorm values)."""
+def _data_statistics(x, library: np.ndarray, gene_likelihood: str, input_scale: str) -> tuple[float, np.ndarray, float]:
+    """Median library size, each gene's mean at that depth (or the mean of its non-zero lognorm values), and the maximum."""
     median = float(np.median(library))
     if input_scale == "counts":
         scale = sparse.diags_array((median / np.maximum(library, 1e-12)).astype(np.float32))
         x = scale @ (sparse.csr_array(x) if sparse.issparse(x) else x)
     if gene_likelihood != "normal":
-        return median, np.ravel(x.mean(0))
+        return median, np.ravel(x.mean(0)), float(x.max())
     x = x.log1p() if sparse.issparse(x) and input_scale == "counts" else np.log1p(x) if input_scale == "counts" else x
     seen = np.ravel((x > 0).sum(0))
-    return median, np.ravel(x.sum(0)) / np.maximum(seen, 1)
+    return median, np.ravel(x.sum(0)) / np.maximum(seen, 1), float(x.max())

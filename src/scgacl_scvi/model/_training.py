@@ -90,6 +90,18 @@ class TrainingMixin:
         ValueError
             If ``max_epochs`` is given with epochs of a phase, or early stopping without validation cells.
         """
+        for argument, value in (
+            ("batch_size", batch_size),
+            ("vade_batch_size", vade_batch_size),
+            ("joint_batch_size", joint_batch_size),
+        ):
+            if value is not None and value < 2:
+                raise ValueError(f"`{argument}={value}`; give at least 2, as batch normalisation and contrasts need.")
+        for argument, value in (("pretrain_lr", pretrain_lr), ("vade_lr", vade_lr), ("joint_lr", joint_lr)):
+            if value is not None and not value > 0:
+                raise ValueError(f"`{argument}={value}`; a learning rate is above 0.")
+        if train_size is not None and not 0 < train_size <= 1:
+            raise ValueError(f"`train_size={train_size}`; give a share above 0 and at most 1.")
         preset = PRESETS[self.preset]
         schedule = default_schedule(self.adata.n_obs, self.module.gene_likelihood)
         epochs = _epochs(
@@ -101,7 +113,8 @@ class TrainingMixin:
         batch_size = batch_size or preset.batch_size or schedule.batch_size
         early_batch = vade_batch_size or batch_size
         batch_sizes = dict(zip(Phase, (early_batch, early_batch, joint_batch_size or batch_size), strict=True))
-        seed = current_seed()
+        seed = self.seed_ = current_seed()
+        n_before = 0 if self.history is None else len(self.history["train_loss"])
         splitter = self._data_splitter_cls(
             self.adata_manager,
             shuffle_cells=preset.shuffle,
@@ -159,7 +172,9 @@ class TrainingMixin:
         self.module.train()  # a second call finds it in evaluation mode
         with seeded(seed), flushed_denormals(), without_lightning_noise():
             runner()
-        self.phases_ = {**getattr(self, "phases_", {}), **epochs.ranges()}
+        new = {phase: (first + n_before, last + n_before) for phase, (first, last) in epochs.ranges().items()}
+        old = getattr(self, "phases_", {})
+        self.phases_ = {phase: (old.get(phase, span)[0], span[1]) for phase, span in (old | new).items()}
         if plan.mixture_start is not None:
             self.bic_ = plan.mixture_start.bic
         self.best_epoch_ = best.best_epoch if splitter.n_val else None

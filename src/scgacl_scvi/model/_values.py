@@ -90,14 +90,16 @@ def posterior_values(
     qz = inferred["qz"]
     x, profile, library = tensors[REGISTRY_KEYS.X_KEY], inferred["profile"], inferred["library"]
     depth = library / module.median_library
-    observed = _rescale(
-        torch.expm1(profile) if module.input_scale == "lognorm" else x / depth, profile, depth, module, request.scale
-    )
+    if request.scale == "counts":
+        observed = x
+    else:
+        reference = torch.expm1(profile) if module.input_scale == "lognorm" else x / depth
+        observed = _rescale(reference, profile, depth, module, request.scale)
     values = []
     for draw in [None] if noise is None else noise.to(module.device):
         z = qz.loc if draw is None else qz.loc + qz.scale * draw
         estimate, p_fill = _estimate(module, tensors, {**inferred, "z": z}, depth, request, batches)
-        estimate = estimate * module.gene_seen
+        estimate = torch.where(module.gene_seen, estimate, observed)  # the model knows nothing of other genes
         if request.policy == "impute":
             estimate = torch.where(x > 0, observed, torch.where(p_fill >= request.threshold, estimate, 0.0))
         values.append(estimate)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
+from scvi.distributions import Normal as ScviNormal
 from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -23,7 +24,6 @@ from ._prior import MixturePrior
 
 Likelihood = Literal["nb", "zinb", "normal"]
 
-_MAX_LOG_RATE = 12.0
 _MAX_LOG_THETA = 9.0  # beyond, lgamma(x + theta) - lgamma(theta) has no correct digit in single precision
 
 
@@ -112,10 +112,12 @@ class VaDE(BaseModuleClass):
         )
         self.discriminator = Discriminator(n_input, n_hidden_discriminator)
         self.prior = MixturePrior(n_components, n_latent, n_labels)
-        # Inverse dispersion of counts, or precision-like scale of lognorm values: one parameter a gene.
+        # Logarithm of the inverse dispersion of counts, or of the standard deviation of lognorm values; one a gene.
         self.log_theta = nn.Parameter(torch.full((n_input,), 1.0 if gene_likelihood != "normal" else 0.0))
         self.register_buffer("median_library", torch.tensor(1.0))
         self.register_buffer("gene_seen", torch.ones(n_input, dtype=torch.bool))
+        # No unnormalised mean lies far above the largest value of the data: an overshoot of exp() would not come back.
+        self.register_buffer("max_log_mean", torch.tensor(12.0))
         # Published classes: k-means, once for the contrast and once more for the dropout rule.
         self.kmeans = KMeansClasses(n_input, n_components) if self.published else None
         self.kmeans_dropout = KMeansClasses(n_input, n_components) if self.published else None
@@ -129,14 +131,17 @@ class VaDE(BaseModuleClass):
     # --- what the data say before training ---------------------------------------------------------------------
 
     @torch.no_grad()
-    def set_data_statistics(self, median_library: float, gene_means: np.ndarray) -> None:
-        """Take the median library size m (counts) and each gene's mean at depth m (or its mean lognorm value).
+    def set_data_statistics(self, median_library: float, gene_means: np.ndarray, largest: float) -> None:
+        """Take the median library size m (counts), each gene's mean at depth m (or its mean lognorm value).
+
+        And the largest entry at depth m (or the largest lognorm value).
 
         The generator starts at the gene means: it has to learn only what differs between cells. A gene that no cell
         shows is never filled.
         """
         self.median_library.fill_(float(median_library))
         self.gene_seen.copy_(torch.as_tensor(gene_means > 0))
+        self.max_log_mean.fill_(float(np.log(max(largest, 1.0))) + 2.0)
         if self.published:
             return
         means = torch.as_tensor(gene_means, dtype=torch.float32)
@@ -227,16 +232,15 @@ class VaDE(BaseModuleClass):
         """
         if transform_batch is not None:
             batch_index = torch.full_like(batch_index, transform_batch)
-        if z.dim() == 3 and cont_covs is not None:
-            cont_covs = cont_covs.expand(len(z), *cont_covs.shape)
         output, zi_logits = self.decoder(z, *self._categories(batch_index, cat_covs), cont=cont_covs)
         if self.gene_likelihood == "normal":
             mean = torch.relu(output) if self.published else nn.functional.softplus(output)
-            return {"scale": mean, "rate": mean, "px": Normal(mean, self.log_theta.exp(), validate_args=False)}
+            px = ScviNormal(mean, self.log_theta.exp(), normal_mu=mean, validate_args=False)
+            return {"scale": mean, "rate": mean, "px": px}
         if self.gene_likelihood == "nb":
             scale = torch.softmax(output, -1) * self.median_library
         else:
-            scale = output.clamp_max(_MAX_LOG_RATE).exp()
+            scale = output.clamp_max(self.max_log_mean).exp()
         rate = scale * (library / self.median_library)
         frequency = scale / self.median_library
         if zi_logits is None:
@@ -318,10 +322,13 @@ class VaDE(BaseModuleClass):
         return_mean: bool = False,
         n_mc_samples_per_pass: int = 1,
     ) -> Tensor | float:
-        """Marginal log-likelihood by importance sampling from the posterior; cells, or their mean."""
+        """Marginal log-likelihood by importance sampling from the posterior; cells, or their mean.
+
+        Samples are drawn one at a time: ``n_mc_samples_per_pass`` is scvi-tools' trade of memory for speed.
+        """
         log_weights = []
         inputs = self._get_inference_input(tensors)
-        for _ in range(max(1, n_mc_samples // n_mc_samples_per_pass)):
+        for _ in range(n_mc_samples):
             inferred = self.inference(**inputs)
             generated = self.generative(**self._get_generative_input(tensors, inferred))
             x = tensors[REGISTRY_KEYS.X_KEY].to(inferred["z"].device)

@@ -4,6 +4,7 @@ The registered matrix is held once and indexed by batch; per-cell AnnData reads 
 Backed data are read batch by batch in file order and put back into the order asked for.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ from scgacl_scvi._keys import FRACTIONAL_ARG
 
 from ._phases import Phases
 
+# A converted matrix is kept as long as the manager, for each getter makes a loader.
+_CONVERTED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _CODES = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY)
 
 
@@ -27,11 +30,17 @@ def registered_matrix(manager: AnnDataManager):
     Never changes the user's matrix: a CSC matrix is converted, a fractional one rounded, into a copy. Backed and other
     array-likes are returned as they are.
     """
-    x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    source = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    kept = _CONVERTED.get(manager)
+    if kept is not None and kept[0]() is source:
+        return kept[1]
+    x = source
     if sparse.issparse(x) and x.format != "csr":
         x = x.tocsr()
     if _rounds(manager) and (sparse.issparse(x) or isinstance(x, np.ndarray)):
         x = rounded(x)
+    if x is not source:
+        _CONVERTED[manager] = weakref.ref(source), x
     return x
 
 

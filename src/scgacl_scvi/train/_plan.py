@@ -1,11 +1,14 @@
 """One fit in three phases: autoencoder, VaDE, joint adversarial and contrastive training."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scvi import REGISTRY_KEYS
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
@@ -194,7 +197,7 @@ class SCGACLTrainingPlan(TrainingPlan):
     def _elbo(self, batch: dict[str, Tensor], inferred: dict, generated: dict) -> LossOutput:
         if self._phase is not Phase.AUTOENCODER:
             return self.module.loss(batch, inferred, generated)
-        reconstruction = self.module.reconstruction_loss(batch["X"], inferred["profile"], generated)
+        reconstruction = self.module.reconstruction_loss(batch[REGISTRY_KEYS.X_KEY], inferred["profile"], generated)
         penalty = self.latent_penalty * inferred["qz"].loc.square().sum(-1)
         return LossOutput(
             (reconstruction + penalty).mean(),
@@ -253,14 +256,14 @@ class SCGACLTrainingPlan(TrainingPlan):
         classes = self.module.classes(inferred, self.module.labels(batch))
         real, fake = self._profiles(inferred, generated)
 
-        network = self.module.discriminator.requires_grad_(False)
-        judged = network(fake)
-        with torch.no_grad():
-            reference = network(real)
+        network = self.module.discriminator
+        with _frozen(network):
+            judged = network(fake)
+            with torch.no_grad():
+                reference = network(real)
         adversarial = self._adversarial(judged[0])
         terms = (adversarial, *self._contrasts(reference, judged, classes))
         self._step(elbo.loss + sum(w * term for w, term in zip(weights, terms, strict=True)), generator)
-        network.requires_grad_(True)
 
         reference, judged = network(real), network(fake.detach())
         discriminating = self._discriminator_loss(reference[0], judged[0])
@@ -274,21 +277,23 @@ class SCGACLTrainingPlan(TrainingPlan):
         elbo = self._elbo(batch, *self._generate(batch))
         self._step(elbo.loss, generator)
 
-        _, fake = self._profiles(*self._generate(batch))
-        adversarial = self._adversarial(network(fake)[0])
-        self._step(weight_adversarial * adversarial, generator)
-        discriminator.zero_grad()
-
-        with torch.no_grad():
-            real, fake = self._profiles(*self._generate(batch))
-        discriminating = self._discriminator_loss(network(real)[0], network(fake)[0])
-        self._step(weight_adversarial * discriminating, discriminator)
-
-        inferred, generated = self._generate(batch)
-        real, fake = self._profiles(inferred, generated)
-        classes = self.module.classes(inferred, self.module.labels(batch))
-        cell, kind = self._contrasts(network(real), network(fake), classes)
-        self._step(weight_cell * cell + weight_type * kind, generator, discriminator)
+        # A loss of weight 0 takes no step: Adam would move on by its momentum.
+        adversarial = discriminating = cell = kind = torch.full_like(elbo.loss.detach(), torch.nan)
+        if weight_adversarial:
+            _, fake = self._profiles(*self._generate(batch))
+            with _frozen(network):
+                adversarial = self._adversarial(network(fake)[0])
+            self._step(weight_adversarial * adversarial, generator)
+            with torch.no_grad():
+                real, fake = self._profiles(*self._generate(batch))
+            discriminating = self._discriminator_loss(network(real)[0], network(fake)[0])
+            self._step(weight_adversarial * discriminating, discriminator)
+        if weight_cell or weight_type:
+            inferred, generated = self._generate(batch)
+            real, fake = self._profiles(inferred, generated)
+            classes = self.module.classes(inferred, self.module.labels(batch))
+            cell, kind = self._contrasts(network(real), network(fake), classes)
+            self._step(weight_cell * cell + weight_type * kind, generator, discriminator)
         return elbo, adversarial, discriminating, cell, kind
 
     def _step(self, loss: Tensor, *optimizers) -> None:
@@ -356,3 +361,16 @@ class SCGACLTrainingPlan(TrainingPlan):
         if scored:
             loss, n = torch.stack(scored).sum(0).tolist()
             self.log(f"{HELDOUT}_validation", loss / max(n, 1.0), prog_bar=True, sync_dist=self.use_sync_dist)
+
+
+@contextmanager
+def _frozen(network: torch.nn.Module) -> Iterator[None]:
+    """Parameters of a network that take no gradient inside; those that took none before take none after."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
