@@ -36,7 +36,12 @@ def ours(counts) -> np.ndarray:
     SCGACL.setup_anndata(adata)
     model = SCGACL(adata)
     model.train(enable_progress_bar=False)
-    print(f"  SCGACL: gene_likelihood {model.module.gene_likelihood}, {model.module.prior.n_active} clusters, best epoch {model.best_epoch_} of {len(model.history['train_loss'])}", flush=True)
+    n_epochs = len(model.history["train_loss"])
+    print(
+        f"  SCGACL: {model.module.gene_likelihood}, {model.module.prior.n_active} clusters, "
+        f"best epoch {model.best_epoch_} of {n_epochs}",
+        flush=True,
+    )
     return model.get_imputed_expression(policy="denoise", scale="counts", return_numpy=True)
 
 

@@ -9,6 +9,7 @@ from scgacl_scvi import SCGACL
 from scgacl_scvi.model._likelihood_choice import choose_likelihood
 from scgacl_scvi.module import heldout_loss
 from scgacl_scvi.train import CellLoader, SCGACLTrainingPlan
+from scgacl_scvi.train import _plan as _plan_module
 from scgacl_scvi.train._plan import LOSSES, _frozen
 
 
@@ -122,7 +123,7 @@ def test_the_share_of_reconstructions_in_the_type_contrast_grows_to_one():
             patch.setattr(
                 "scgacl_scvi.train._plan.sup_con", lambda kinds, *_: rows.append(len(kinds)) or torch.zeros(())
             )
-            patch.setattr("scgacl_scvi.train._plan.nt_xent", lambda *_: torch.zeros(()))
+            patch.setattr(_plan_module, "nt_xent", lambda *_: torch.zeros(()))
             plan._contrasts(features, features, classes)
     assert rows[0] / 2000 == pytest.approx(1.19, abs=0.05)
     assert rows[1] == 4000

@@ -36,11 +36,9 @@ class ExpressionField(LayerField):
         model_genes = np.asarray(state_registry[self.COLUMN_NAMES_KEY]).astype(str)
         if not np.array_equal(model_genes, adata_target.var_names.astype(str)):
             missing = np.setdiff1d(model_genes, adata_target.var_names.astype(str))
-            what = (
-                f"lacks {len(missing)} of them, e.g. {missing[:3].tolist()}" if len(missing) else "has them otherwise"
-            )
+            what = f"lacks {len(missing)}, e.g. {missing[:3].tolist()}" if len(missing) else "has them otherwise"
             raise ValueError(
-                f"`adata.var_names` must be the model's {len(model_genes)} genes in the model's order; this AnnData {what}. "
+                f"`adata.var_names` must be the model's {len(model_genes)} genes, in its order; this AnnData {what}. "
                 "Reorder it with `adata[:, model.adata.var_names]`, or pad and sort it with "
                 "`SCGACL.prepare_query_anndata(adata, model)`."
             )

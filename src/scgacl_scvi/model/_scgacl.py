@@ -116,12 +116,8 @@ class SCGACL(ImputationMixin, TrainingMixin, RNASeqMixin, VAEMixin, ArchesMixin,
         setup = self.registry_["setup_args"]
         input_scale = setup.get(INPUT_SCALE_ARG, "counts")
         n_labels = self.summary_stats.n_labels - 1 if setup.get("labels_key") else 0
-        self.label_names_ = [
-            str(name)
-            for name in self.registry_["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"][
-                "categorical_mapping"
-            ]
-        ][:n_labels]
+        labels_state = self.registry_["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
+        self.label_names_ = [str(name) for name in labels_state["categorical_mapping"]][:n_labels]
         _check_clusters(n_clusters, n_labels, preset, None if adata is None else adata.n_obs)
 
         counts, library = (None, None) if adata is None else self._counts_and_library()
@@ -308,7 +304,7 @@ def _check_clusters(n_clusters: int | None, n_labels: int, preset: str, n_cells:
 
 
 def _data_statistics(x, library: np.ndarray, gene_likelihood: str, input_scale: str) -> tuple[float, np.ndarray, float]:
-    """Median library size, each gene's mean at that depth (or the mean of its non-zero lognorm values), and the maximum."""
+    """Median library, each gene's mean at that depth (or the mean of its non-zero lognorm values), and the maximum."""
     median = float(np.median(library))
     if input_scale == "counts":
         scale = sparse.diags_array((median / np.maximum(library, 1e-12)).astype(np.float32))
