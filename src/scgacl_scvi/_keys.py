@@ -1,6 +1,9 @@
 """Every key that this package reads or writes in an AnnData, a registry or a history. No other file spells one out."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 LAYER: Final = "scgacl"
 """Layer of imputed values, written by :meth:`scgacl_scvi.SCGACL.get_imputed_expression`."""
@@ -61,3 +64,8 @@ UMAP_RAW: Final = "X_umap_raw"
 
 UMAP_IMPUTED: Final = "X_umap_scgacl"
 """Entry of ``adata.obsm`` of the demonstration: UMAP of the imputed layer."""
+
+
+def named_layers(adata: "AnnData") -> list[str]:
+    """Names of the layers, sorted; anndata 0.13 lists X among them, as None."""
+    return sorted(name for name in adata.layers if name is not None)

@@ -10,6 +10,7 @@ import torch
 from tests.conftest import make_counts
 
 from scgacl_scvi import SCGACL
+from scgacl_scvi._keys import named_layers
 
 SHORT = {"pretrain_epochs": 2, "vade_epochs": 2, "joint_epochs": 2, "enable_progress_bar": False}
 
@@ -163,12 +164,12 @@ def test_other_calls_store_only_under_a_given_name():
     model.get_imputed_expression(scale="cp10k")
     model.get_imputed_expression(indices=[0, 1])
     model.get_imputed_expression(layer_key=None)
-    assert not [key for key in adata.layers if key != "truth"]
+    assert named_layers(adata) == ["truth"]
     assert "scgacl" not in adata.uns
     model.get_imputed_expression(policy="denoise", layer_key="denoised")
     assert adata.uns["scgacl"]["denoised"]["policy"] == "denoise"
     model.get_imputed_expression()
-    assert set(adata.layers) == {"truth", "denoised", "scgacl"}
+    assert named_layers(adata) == ["denoised", "scgacl", "truth"]
     assert set(adata.uns["scgacl"]) == {"denoised", "scgacl"}
     with pytest.raises(ValueError, match="layer_key"):
         model.get_imputed_expression(indices=[0], layer_key="some")

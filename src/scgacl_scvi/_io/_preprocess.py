@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
-from scgacl_scvi._keys import CELL_TYPE
+from scgacl_scvi._keys import CELL_TYPE, named_layers
 
 from ._labels import Labels, read_labels
 from ._read import check_input, read_counts
@@ -86,7 +86,7 @@ def preprocess(
 def _counts(adata: "AnnData", layer: str | None, fractional: str, path: Path) -> sparse.csr_matrix:
     """Raw counts as CSR float32; raises if they are none."""
     if layer is not None and layer not in adata.layers:
-        raise ValueError(f"`--layer {layer}`: {path} has no such layer; it has {sorted(adata.layers) or 'none'}.")
+        raise ValueError(f"`--layer {layer}`: {path} has no such layer; it has {named_layers(adata) or 'none'}.")
     x = adata.X if layer is None else adata.layers[layer]
     where = (
         f"{path}: X" if layer is None and not is_text_table(path) else str(path) if layer is None else f"layer {layer}"

@@ -55,7 +55,7 @@ def read_table(path: Path) -> Table:
         header=None,
         skiprows=1,
         index_col=False,
-        converters={0: str},
+        converters={0: "={}".format},  # pandas 3 takes a name NA for a missing value, but no name =NA
         encoding=ENCODING,
         chunksize=max(1, _CHUNK_ENTRIES // width),
         low_memory=False,
@@ -63,7 +63,7 @@ def read_table(path: Path) -> Table:
     rows, blocks = [], []
     with chunks:
         for chunk in chunks:
-            names = chunk.iloc[:, 0].tolist()
+            names = [name[1:] for name in chunk.iloc[:, 0]]
             rows += names
             blocks.append(_numbers(path, chunk.iloc[:, 1:], names, columns))
     if are_numbers(rows) and not are_numbered(rows):

@@ -78,11 +78,13 @@ def write_anndata(adata: "AnnData", path: Path) -> None:
         return
     # What anndata will take for its defaults is told, or it warns that they will change.
     wanted = {"zarr_write_format": 3, "auto_shard_zarr_v3": False}
-    known = {name: value for name, value in wanted.items() if hasattr(settings, name)}
-    with settings.override(**known), warnings.catch_warnings():
-        # Raised by zarr about what anndata asks of it.
+    with warnings.catch_warnings():
+        # Raised by zarr about what anndata asks of it, and by anndata 0.13 about telling it its new default.
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        adata.write_zarr(path)
+        warnings.filterwarnings("ignore", message="This setting will be removed")
+        known = {name: value for name, value in wanted.items() if hasattr(settings, name)}
+        with settings.override(**known):
+            adata.write_zarr(path)
 
 
 def write_table(frame: "pd.DataFrame", path: Path) -> None:

@@ -99,7 +99,8 @@ def downsample(adata: "AnnData", fraction: float, layer: str | None = None, seed
     >>> shallow = datasets.downsample(adata, 0.1, seed=0)
     """
     if layer is not None and layer not in adata.layers:
-        raise ValueError(f"layer={layer!r} is not in adata.layers; choose one of {sorted(adata.layers)} or None for X.")
+        layers = _keys.named_layers(adata)
+        raise ValueError(f"layer={layer!r} is not in adata.layers; choose one of {layers} or None for X.")
     if layer is None and adata.X is None:
         raise ValueError("layer=None takes adata.X, which is empty; name the layer of the raw counts.")
     _checked_fraction(fraction)  # before a copy is made

@@ -151,7 +151,9 @@ class TrainingMixin:
 
         callbacks = [*trainer_kwargs.pop("callbacks", [])]
         if splitter.n_val:
-            best = RestoreBest()
+            # After the fit of the prior the posterior's variances settle first; where the curve is flat, an epoch from
+            # before that would cost more on the training cells than it shows on the others.
+            best = RestoreBest(first_epoch=epochs.autoencoder + epochs.vade // 2)
             callbacks.append(best)
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         runner = self._train_runner_cls(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import sparse
 
-from scgacl_scvi._keys import LAYER
+from scgacl_scvi._keys import LAYER, named_layers
 
 Scale = Literal["auto", "counts", "lognorm"]
 
@@ -15,7 +15,7 @@ def matrix(adata: Any, layer: str | None, argument: str = "layer") -> Any:
     if layer is None:
         return adata.X
     if layer not in adata.layers:
-        hint = "run model.get_imputed_expression() first" if layer == LAYER else f"choose from {sorted(adata.layers)}"
+        hint = "run model.get_imputed_expression() first" if layer == LAYER else f"choose from {named_layers(adata)}"
         raise ValueError(f"{argument}: {layer!r} is not in adata.layers; {hint}")
     return adata.layers[layer]
 

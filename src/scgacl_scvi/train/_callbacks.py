@@ -10,12 +10,20 @@ from scgacl_scvi._keys import HELDOUT
 class RestoreBest(pl.Callback):
     """After training, put back the weights of the epoch with the best held-out metric.
 
-    Only epochs with a fitted prior count: the autoencoder's may look better on held-out molecules, but it has no
-    clusters and no posterior. ``best_epoch`` is None where nothing was validated.
+    Only epochs with a fitted prior and from ``first_epoch`` on count: the autoencoder's may look better on held-out
+    molecules, but it has no clusters and no posterior. ``best_epoch`` is None where nothing was validated.
+
+    Parameters
+    ----------
+    monitor
+        Metric of the validation cells, lower is better.
+    first_epoch
+        First epoch that may be the best one.
     """
 
-    def __init__(self, monitor: str = f"{HELDOUT}_validation"):
+    def __init__(self, monitor: str = f"{HELDOUT}_validation", first_epoch: int = 0):
         self.monitor = monitor
+        self.first_epoch = first_epoch
         self.best_epoch: int | None = None
         self.best_value = float("inf")
         self._state: dict | None = None
@@ -23,7 +31,8 @@ class RestoreBest(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, plan: pl.LightningModule) -> None:
         """Remember the weights if they are the best so far."""
         value = trainer.callback_metrics.get(self.monitor)
-        if trainer.sanity_checking or value is None or not plan.module.prior.fitted:
+        early = trainer.current_epoch < self.first_epoch or not plan.module.prior.fitted
+        if trainer.sanity_checking or value is None or early:
             return
         if float(value) < self.best_value:
             self.best_value, self.best_epoch = float(value), trainer.current_epoch

@@ -135,7 +135,7 @@ class CellLoader:
 
 
 def _column(values, dtype: torch.dtype) -> Tensor:
-    values = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
+    values = np.array(values.to_numpy() if hasattr(values, "to_numpy") else values)  # a copy: pandas' may be read-only
     return torch.as_tensor(values.reshape(len(values), -1), dtype=dtype)
 
 
