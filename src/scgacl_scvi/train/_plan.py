@@ -16,21 +16,11 @@ from torch import Tensor
 from scgacl_scvi._keys import HELDOUT
 from scgacl_scvi.module import VaDE, heldout_loss, nt_xent, sup_con
 
+from ._losses import EpochLosses
 from ._mixture_fit import MixtureStart, fit_mixture
 from ._phases import Phase, Phases
 
 logger = logging.getLogger(__name__)
-
-LOSSES = (
-    "loss",
-    "reconstruction_loss",
-    "kl_local",
-    "adversarial",
-    "discriminator",
-    "cell_contrastive",
-    "type_contrastive",
-)
-"""Losses in the history, as ``<name>_train`` and ``<name>_validation``; NaN in a phase that has no such loss."""
 
 
 class SCGACLTrainingPlan(TrainingPlan):
@@ -123,7 +113,8 @@ class SCGACLTrainingPlan(TrainingPlan):
         self.seed = seed
         self.mixture_start: MixtureStart | None = None
         self._phase, self._epoch_in_phase = self.phases.at(0)
-        self._sums: dict[str, list] = {}
+        self._losses = EpochLosses()
+        self._heldout: list[Tensor] = []
 
     # --- optimisers and phases ---------------------------------------------------------------------------------
 
@@ -239,11 +230,11 @@ class SCGACLTrainingPlan(TrainingPlan):
             inferred, generated = self._generate(batch)
             elbo = self._elbo(batch, inferred, generated)
             self._step(elbo.loss, generator)
-            self._record("train", elbo)
+            self._losses.add("train", elbo)
             return elbo.loss.detach()
         update = self._fused_update if self.update == "fused" else self._published_update
         elbo, *others = update(batch, generator, discriminator)
-        self._record("train", elbo, *others)
+        self._losses.add("train", elbo, *others)
         return elbo.loss.detach()
 
     def _fused_update(self, batch, generator, discriminator) -> tuple:
@@ -321,31 +312,21 @@ class SCGACLTrainingPlan(TrainingPlan):
             classes = self.module.classes(inferred, self.module.labels(batch))
             discriminating = self._discriminator_loss(reference[0], judged[0])
             others = (self._adversarial(judged[0]), discriminating, *self._contrasts(reference, judged, classes))
-        self._record("validation", elbo, *others)
+        self._losses.add("validation", elbo, *others)
         generator = torch.Generator(device=self.device).manual_seed(self.seed * 1_000_003 + batch_idx)
         scored = heldout_loss(self.module, batch, self.heldout_fraction, generator)
-        self._sums.setdefault(HELDOUT, []).append(scored)
-
-    def _record(self, mode: str, elbo: LossOutput, *others: Tensor) -> None:
-        """Keep the batch's losses as tensors; nothing is read back or logged before the end of the epoch."""
-        n = elbo.n_obs_minibatch
-        losses = [elbo.loss * n, elbo.reconstruction_loss_sum, elbo.kl_local_sum, *(term * n for term in others)]
-        losses += [torch.full_like(losses[0], torch.nan)] * (len(LOSSES) - len(losses))
-        self._sums.setdefault(mode, []).append(torch.stack([*losses, torch.full_like(losses[0], n)]).detach())
+        self._heldout.append(scored)
 
     def _log_epoch(self, mode: str) -> None:
-        batches = self._sums.pop(mode, [])
-        if not batches:
+        means = self._losses.means(mode)
+        if means is None:
             return
-        *sums, n = torch.stack(batches).sum(0).tolist()
-        means = dict(zip(LOSSES, (value / n for value in sums), strict=True))
         if not np.isfinite(means["loss"]) and mode == "train":
+            name = "pretrain" if self._phase is Phase.AUTOENCODER else self._phase
             raise FloatingPointError(
                 f"The loss became {means['loss']} in epoch {self.current_epoch} ({self._phase} phase). Lower "
-                f"`{'pretrain' if self._phase is Phase.AUTOENCODER else self._phase}_lr` (now "
-                f"{self.learning_rates[self._phase]:g}), and look for cells of extreme depth."
+                f"`{name}_lr` (now {self.learning_rates[self._phase]:g}), and look for cells of extreme depth."
             )
-        means["elbo"] = means["reconstruction_loss"] + means["kl_local"]
         for name, value in means.items():
             key = f"{mode}_loss" if name == "loss" else f"{name}_{mode}"
             self.log(key, value, prog_bar=key == "train_loss", sync_dist=self.use_sync_dist, on_epoch=True)
@@ -357,9 +338,9 @@ class SCGACLTrainingPlan(TrainingPlan):
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's validation losses and the held-out metric."""
         self._log_epoch("validation")
-        scored = self._sums.pop(HELDOUT, [])
-        if scored:
-            loss, n = torch.stack(scored).sum(0).tolist()
+        if self._heldout:
+            loss, n = torch.stack(self._heldout).sum(0).tolist()
+            self._heldout.clear()
             self.log(f"{HELDOUT}_validation", loss / max(n, 1.0), prog_bar=True, sync_dist=self.use_sync_dist)
 
 
