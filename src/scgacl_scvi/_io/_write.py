@@ -116,6 +116,7 @@ def _remove(path: Path) -> None:
 
 def forget_registration(adata: "AnnData", obs: set[str], uns: set[str]) -> None:
     """Remove what scvi-tools put into an AnnData for itself, but for keys that were there (``obs``, ``uns``) before."""
-    adata.obs.drop(columns=[key for key in adata.obs if key.startswith("_scvi_") and key not in obs], inplace=True)
+    for key in [key for key in adata.obs if key.startswith("_scvi_") and key not in obs]:
+        del adata.obs[key]
     for key in [key for key in adata.uns if key.startswith("_scvi_") and key not in uns]:
         del adata.uns[key]
