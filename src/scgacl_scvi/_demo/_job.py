@@ -117,12 +117,12 @@ def demonstrate(
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """``scvi.settings.seed`` and every global generator: set inside, as they were after."""
-    import torch
     from scvi import settings
 
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    from scgacl_scvi.model._seed import seeded
+
     seed_before, python, legacy = settings.seed, random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=devices):
+    with seeded(seed):
         settings.seed = seed
         try:
             yield

@@ -220,6 +220,7 @@ class ImputationMixin:
             start += n
             yield posterior_values(self.module, tensors, draws, request, batches).cpu().numpy()
 
+    @torch.no_grad()
     def _fit_dropout_rule(self) -> None:
         """Fit the published Gamma-Normal mixture within each class of cells, for likelihoods that have no zeros."""
         module = self.module

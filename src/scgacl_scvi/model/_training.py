@@ -66,7 +66,8 @@ class TrainingMixin:
             Cells in a batch.
         early_stopping
             Stop when held-out molecules have not been predicted better for a while. Default True; False for the paper
-            preset. The weights of the best epoch are restored whenever there are validation cells.
+            preset. The weights of the best epoch from the middle of the VaDE phase on are restored whenever there are
+            validation cells.
         pretrain_epochs, vade_epochs, joint_epochs
             Epochs of the autoencoder, VaDE and joint phase. When the prior is fitted already (a second call), the first
             two are 0.

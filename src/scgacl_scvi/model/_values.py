@@ -134,9 +134,7 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
         else:
             estimates.append(posterior_mean(seen, mean, theta, p_dropout) * other)
     estimate = torch.stack(estimates).mean(0)
-    if request.estimand == "log":
-        return estimate, p_fill
-    if request.scale == "counts":
+    if request.estimand == "log" or request.scale == "counts":
         return estimate, p_fill
     return _rescale(estimate, torch.log1p(estimate), depth, module, request.scale), p_fill
 
