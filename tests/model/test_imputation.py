@@ -173,6 +173,8 @@ def test_other_calls_store_only_under_a_given_name():
     assert set(adata.uns["scgacl"]) == {"denoised", "scgacl"}
     with pytest.raises(ValueError, match="layer_key"):
         model.get_imputed_expression(indices=[0], layer_key="some")
+    with pytest.raises(ValueError, match="layer_key"):
+        model.get_imputed_expression(n_samples=2, return_mean=False, layer_key="some")
 
 
 def test_nothing_of_the_users_changes_but_the_layer():

@@ -126,9 +126,11 @@ class ImputationMixin:
             raise ValueError("`use_posterior_mean=True` is one value of z; leave out `n_samples`.")
         validate_adata_dataloader_input(self, adata, dataloader)
         whole = dataloader is None and indices is None and gene_list is None
-        if layer_key not in (None, "auto") and not whole:
+        average = return_mean or n_samples == 1
+        if layer_key not in (None, "auto") and not (whole and average):
             raise ValueError(
-                "`layer_key` needs all cells and genes of an AnnData; leave out `indices` and `gene_list`."
+                "`layer_key` needs one value for all cells and genes of an AnnData; leave out `indices`, `gene_list`, "
+                "and `return_mean=False`."
             )
 
         genes, batches = None, [None] if transform_batch is None else _batch_codes(self.adata_manager, transform_batch)
@@ -149,12 +151,11 @@ class ImputationMixin:
             n_samples == 1 and (self.preset != "paper" if use_posterior_mean is None else use_posterior_mean)
         )
         blocks = self._value_blocks(dataloader, rows, n_cells, request, batches, n_samples if sampled else 0, silent)
-        average = return_mean or n_samples == 1
         values = _collect(blocks, None if rows is None else len(rows), genes, average)
 
         default = request == Request() and transform_batch is None and average
         key = LAYER if layer_key == "auto" and whole and default else layer_key
-        if whole and average and key not in (None, "auto"):
+        if key not in (None, "auto"):
             store_layer(adata, key, values, request, self._details(sampled, n_samples, transform_batch))
         if return_numpy or values.ndim == 3:
             return values
