@@ -30,7 +30,7 @@ def test_every_exported_name_can_be_imported_and_is_documented(package):
 
 
 @pytest.mark.parametrize(
-    "name", ["_clustering", "_heldout", "_molecular_cv", "_recovery", "_scale", "_variance", "baselines"]
+    "name", ["_clustering", "_heldout", "_molecular_cv", "_recovery", "_scale", "_variance", "baselines._controls"]
 )
 def test_the_examples_of_the_docstrings_run(name):
     result = doctest.testmod(importlib.import_module(f"scgacl_scvi.evaluate.{name}"))

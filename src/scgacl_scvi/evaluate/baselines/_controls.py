@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ._matrix import Matrix, as_matrix, check_values, label_codes, one_hot, row_blocks
-from ._scale import library_size, lognorm
+from scgacl_scvi.evaluate._matrix import Matrix, as_matrix, check_values, label_codes, one_hot, row_blocks
+from scgacl_scvi.evaluate._scale import library_size, lognorm
 
 __all__ = ["gene_mean", "gene_mean_impute", "no_imputation", "type_mean"]
 
