@@ -4,11 +4,29 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from scvi import settings
 from scvi.data._utils import _validate_adata_dataloader_input as validate_adata_dataloader_input
 from scvi.model._utils import _get_batch_code_from_category as batch_codes
 from scvi.model._utils import use_distributed_sampler
 
-__all__ = ["batch_codes", "use_distributed_sampler", "validate_adata_dataloader_input", "without_lightning_noise"]
+__all__ = [
+    "batch_codes",
+    "scvi_seed",
+    "use_distributed_sampler",
+    "validate_adata_dataloader_input",
+    "without_lightning_noise",
+]
+
+
+@contextmanager
+def scvi_seed(seed: int) -> Iterator[None]:
+    """``scvi.settings.seed`` set inside and as it was after; its public setter would seed the user's generators."""
+    before = settings._seed
+    settings._seed = seed
+    try:
+        yield
+    finally:
+        settings._seed = before
 
 
 @contextmanager

@@ -59,6 +59,12 @@ DE_FACTOR: Final = "de_factor_"
 BATCH_FACTOR: Final = "batch_factor_"
 """Prefix of the columns of ``adata.var`` with the factors of each simulated batch."""
 
+DIFFERENTIAL: Final = "differential"
+"""Column of ``adata.var`` that says whether a gene of null data differs between the types."""
+
+FOLD_CHANGE: Final = "fold_change"
+"""Column of ``adata.var`` with a gene's mean in the second type of null data over that in the first."""
+
 UMAP_RAW: Final = "X_umap_raw"
 """Entry of ``adata.obsm`` of the demonstration: UMAP of the counts."""
 

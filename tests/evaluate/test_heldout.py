@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,16 @@ from scipy import sparse, stats
 from sklearn.metrics import mean_squared_error
 
 from scgacl_scvi.datasets import thin
-from scgacl_scvi.evaluate import _matrix, cp10k_mse, lognorm, molecular_cv, poisson_gain, poisson_loss
-from scgacl_scvi.evaluate.baselines import gene_mean
+from scgacl_scvi.evaluate import (
+    _matrix,
+    cp10k_mse,
+    lognorm,
+    molecular_cv,
+    poisson_gain,
+    poisson_loss,
+    poisson_loss_as_coded,
+)
+from scgacl_scvi.evaluate.baselines import PeerUnavailable, gene_mean
 
 
 def two_types(seed=0, n=120, g=40):
@@ -30,6 +40,26 @@ def test_the_gain_is_the_difference_in_poisson_log_likelihood():
     baseline = gene_mean(counts).astype(float)
     expected = stats.poisson.logpmf(counts, rates).sum() - stats.poisson.logpmf(counts, baseline).sum()
     assert poisson_gain(rates, counts, baseline) == pytest.approx(expected / counts.sum(), rel=1e-3)
+
+
+def test_the_loss_as_coded_is_the_formula_with_both_swapped():
+    q, t = np.array([[0.5, 2.0, 0.0]]), np.array([[1, 0, 2]])
+    by_hand = (1 - 0.5 * np.log(1 + 1e-6) + 0 - 2.0 * np.log(1e-6) + 2 - 0.0) / 3
+    assert poisson_loss_as_coded(q, t) == pytest.approx(by_hand)
+    assert poisson_loss_as_coded(2 * q, t, depth_ratio=0.5) == pytest.approx(by_hand)
+    assert poisson_loss_as_coded(q, t) == pytest.approx(poisson_loss(t, q))  # q need not be whole
+
+
+def test_as_coded_the_raw_counts_are_as_good_as_the_truth_and_zeros_are_nearly_perfect():
+    rates, _ = two_types(n=3000)
+    rates = np.minimum(rates, 1.0)  # zeros and ones nearly all, as held-out molecules are
+    counts = np.random.default_rng(1).poisson(rates)
+    table = molecular_cv(counts, {"truth": lambda x: 0.9 * rates}).set_index("method")
+    honest = ["truth", "no denoising", "gene mean"]
+    assert table.loc["all zeros", "score_as_coded"] > 0.9 > 0.1 > table.loc[honest, "score_as_coded"].max()
+    assert abs(table.loc["truth", "score_as_coded"]) < 0.05
+    assert table["score"].idxmin() == "all zeros"
+    assert table.loc[honest, "score"].idxmax() == "truth"
 
 
 rate_matrices = arrays(np.float64, (4, 3), elements=st.floats(0, 1e4))
@@ -102,7 +132,6 @@ def test_molecular_cv_agrees_with_its_definition():
     _, counts = two_types()
     counts[:, 5] = 0
     table = molecular_cv(counts, {"half way": lambda x: 0.5 * x + 0.5 * gene_mean(x)}, seed=0).set_index("method")
-    assert list(table.columns) == ["loss", "gain_nats", "mse_gain", "seconds"]
     expected = oracle(counts, lambda x: 0.5 * x + 0.5 * x.sum(1, keepdims=True) * x.sum(0) / x.sum())
     assert tuple(table.loc["half way", ["loss", "gain_nats"]]) == pytest.approx(expected, rel=1e-5)
     assert table.attrs["n_genes"] == 39
@@ -111,18 +140,22 @@ def test_molecular_cv_agrees_with_its_definition():
 def test_controls_are_always_there():
     _, counts = two_types()
     table = molecular_cv(sparse.csr_matrix(counts), {}, seed=4).set_index("method")
-    assert list(table.index) == ["no denoising", "gene mean", "all zeros"]
+    assert list(table.index) == ["no denoising", "gene mean", "all zeros", "held-out counts (a leak)"]
     assert table.loc["gene mean", "gain_nats"] == 0
     assert table.loc["no denoising", "mse_gain"] == 0
     assert table.loc["no denoising", "gain_nats"] < 0
     _, test = thin(counts, 0.9, seed=4)
     assert table.loc["all zeros", "loss"] == pytest.approx(-test.mean() * np.log(1e-6), rel=1e-5)
+    assert table.loc["all zeros", "loss_as_coded"] == pytest.approx(test.mean())
+    scores = ["score", "score_as_coded", "mse_gain"]
+    np.testing.assert_allclose(table.loc["no denoising", scores].astype(float), 0)
+    np.testing.assert_allclose(table.loc["held-out counts (a leak)", scores].astype(float), 1)
 
 
 def test_the_true_rates_win():
     rates, counts = two_types(n=600)
     methods = {"truth": lambda x: rates * 0.9, "wrong type": lambda x: np.roll(rates, 1, axis=0) * 0.9}
-    gain = molecular_cv(counts, methods).set_index("method")["gain_nats"]
+    gain = molecular_cv(counts, methods).set_index("method")["gain_nats"].drop("held-out counts (a leak)")
     assert gain.idxmax() == "truth"
     assert gain["truth"] > 0.05
     assert gain["wrong type"] < 0
@@ -148,8 +181,34 @@ def test_all_methods_see_the_same_split_even_if_one_writes_into_it():
 
 def test_dense_and_sparse_counts_score_alike():
     _, counts = two_types()
-    a, b = (molecular_cv(x, {}, seed=2).drop(columns="seconds") for x in (counts, sparse.csr_matrix(counts)))
-    np.testing.assert_allclose(a.drop(columns="method"), b.drop(columns="method"))
+    a, b = (molecular_cv(x, {}, seed=2) for x in (counts, sparse.csr_matrix(counts)))
+    figures = ["loss", "gain_nats", "score", "loss_as_coded", "score_as_coded", "mse", "mse_gain", "leak_z"]
+    np.testing.assert_allclose(a[figures], b[figures], atol=1e-12)
+
+
+def test_a_method_that_is_not_there_gets_a_row_with_the_reason():
+    def absent(x):
+        raise PeerUnavailable("absent: no interpreter is named")
+
+    table = molecular_cv(two_types()[1], {"absent": absent, "copy": lambda x: x}).set_index("method")
+    figures = table.drop(columns=["note", "leaks"])
+    assert figures.loc["absent"].isna().all()
+    assert figures.drop("absent").notna().all(axis=None)
+    assert table.loc["absent", "note"] == "absent: no interpreter is named"
+    assert not table.loc["absent", "leaks"]
+    assert set(table["note"].drop("absent")) == {""}
+
+
+def test_what_a_method_took_is_told():
+    def slow(x):
+        ballast = np.ones(6_000_000)
+        time.sleep(0.1)
+        return x + 0 * ballast[0]
+
+    row = molecular_cv(two_types()[1], {"slow": slow}).set_index("method").loc["slow"]
+    assert 0.1 < row["seconds"] < 10
+    assert 0 < row["cpu_seconds"] < row["seconds"] + 1
+    assert 40 < row["peak_mb"] < 200
 
 
 @pytest.mark.parametrize(

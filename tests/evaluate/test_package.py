@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from scgacl_scvi import evaluate, pl
+from scgacl_scvi.evaluate import baselines
 
 
 def test_importing_the_rooms_stays_light():
@@ -13,14 +14,15 @@ def test_importing_the_rooms_stays_light():
         "import sys, scgacl_scvi.evaluate, scgacl_scvi.pl\n"
         "heavy = {'numpy', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'torch', 'scvi'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "from scgacl_scvi.evaluate import recovery\n"
+        "from scgacl_scvi.evaluate import baselines, recovery\n"
+        "from scgacl_scvi.evaluate.baselines import gene_mean\n"
         "heavy = {'sklearn', 'matplotlib', 'torch', 'scvi'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("package", [evaluate, pl])
+@pytest.mark.parametrize("package", [evaluate, baselines, pl])
 def test_every_exported_name_can_be_imported_and_is_documented(package):
     assert dir(package) == sorted(package.__all__)
     for name in package.__all__:
@@ -30,7 +32,12 @@ def test_every_exported_name_can_be_imported_and_is_documented(package):
 
 
 @pytest.mark.parametrize(
-    "name", ["_clustering", "_heldout", "_molecular_cv", "_recovery", "_scale", "_variance", "baselines._controls"]
+    "name",
+    [
+        *("_accounting", "_clustering", "_heldout", "_leak", "_molecular_cv", "_null_correlation", "_recovery"),
+        *("_scale", "_variance", "baselines._alra", "baselines._controls", "baselines._knn_smoothing"),
+        "baselines._scvi",
+    ],
 )
 def test_the_examples_of_the_docstrings_run(name):
     result = doctest.testmod(importlib.import_module(f"scgacl_scvi.evaluate.{name}"))

@@ -17,6 +17,9 @@ _STAGES = (
     "batches",
     "path",
     "cells",
+    "null_genes",
+    "null_cells",
+    "null_counts",
 )
 
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import baselines
+    from ._accounting import Usage, measured
     from ._clustering import ClusteringAgreement, clustering_agreement
-    from ._heldout import cp10k_mse, poisson_gain, poisson_loss
+    from ._heldout import cp10k_mse, poisson_gain, poisson_loss, poisson_loss_as_coded
+    from ._leak import leak_z
     from ._molecular_cv import molecular_cv
+    from ._null_correlation import NullCorrelation, null_correlation
     from ._recovery import Recovery, recovery
     from ._report import Section, write_page
     from ._scale import lognorm
@@ -19,14 +22,20 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ClusteringAgreement": "_clustering",
+    "NullCorrelation": "_null_correlation",
     "Recovery": "_recovery",
     "Section": "_report",
+    "Usage": "_accounting",
     "clustering_agreement": "_clustering",
     "cp10k_mse": "_heldout",
+    "leak_z": "_leak",
     "lognorm": "_scale",
+    "measured": "_accounting",
     "molecular_cv": "_molecular_cv",
+    "null_correlation": "_null_correlation",
     "poisson_gain": "_heldout",
     "poisson_loss": "_heldout",
+    "poisson_loss_as_coded": "_heldout",
     "recovery": "_recovery",
     "within_type_variance_ratio": "_variance",
     "write_page": "_report",
@@ -34,15 +43,21 @@ _HOMES = {
 
 __all__ = [
     "ClusteringAgreement",
+    "NullCorrelation",
     "Recovery",
     "Section",
+    "Usage",
     "baselines",
     "clustering_agreement",
     "cp10k_mse",
+    "leak_z",
     "lognorm",
+    "measured",
     "molecular_cv",
+    "null_correlation",
     "poisson_gain",
     "poisson_loss",
+    "poisson_loss_as_coded",
     "recovery",
     "within_type_variance_ratio",
     "write_page",

@@ -1,6 +1,6 @@
 """Controls that every method has to beat: counts in, a matrix of cells x genes out.
 
-The scale of the result differs: :func:`no_imputation` and :func:`gene_mean` return counts, as
+The scale of the result differs: :func:`no_imputation`, :func:`all_zeros` and :func:`gene_mean` return counts, as
 :func:`scgacl_scvi.evaluate.molecular_cv` expects; :func:`gene_mean_impute` and :func:`type_mean` return lognorm,
 as :func:`scgacl_scvi.evaluate.recovery` expects.
 """
@@ -13,7 +13,7 @@ from scipy import sparse
 from scgacl_scvi.evaluate._matrix import Matrix, as_matrix, check_values, label_codes, one_hot, row_blocks
 from scgacl_scvi.evaluate._scale import library_size, lognorm
 
-__all__ = ["gene_mean", "gene_mean_impute", "no_imputation", "type_mean"]
+__all__ = ["all_zeros", "gene_mean", "gene_mean_impute", "no_imputation", "type_mean"]
 
 
 def no_imputation(counts: Any) -> Matrix:
@@ -34,6 +34,29 @@ def no_imputation(counts: Any) -> Matrix:
         If ``counts`` is not a matrix of finite, non-negative numbers.
     """
     return _counts(counts).copy()
+
+
+def all_zeros(counts: Any) -> Matrix:
+    """Predict that nothing is expressed. Scale: counts.
+
+    A measure that praises it rewards leaving zeros, not finding the expression.
+
+    Parameters
+    ----------
+    counts
+        Counts, cells x genes, dense or sparse.
+
+    Returns
+    -------
+    Zeros, cells x genes, CSR for sparse input.
+
+    Raises
+    ------
+    ValueError
+        If ``counts`` is not a matrix of finite, non-negative numbers.
+    """
+    counts = _counts(counts)
+    return type(counts)(counts.shape, dtype=counts.dtype) if sparse.issparse(counts) else np.zeros_like(counts)
 
 
 def gene_mean(counts: Any) -> np.ndarray:
