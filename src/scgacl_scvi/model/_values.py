@@ -9,15 +9,12 @@ from torch import Tensor
 
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.module._posterior import detection_probability, dropout_probability, posterior_log1p, posterior_mean
+from scgacl_scvi.scales import CP10K, LOG_SCALES, SCALES, Scale, convert
 
 from ._checks import check_choice
 
-Scale = Literal["lognorm", "cp10k", "log1p_cp10k", "counts"]
 Policy = Literal["impute", "denoise"]
 Estimand = Literal["mean", "log"]
-
-LOG_SCALES = ("lognorm", "log1p_cp10k")
-SCALES = ("lognorm", "cp10k", "log1p_cp10k", "counts")
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,10 @@ def posterior_values(
     qz = inferred["qz"]
     x, profile, library = tensors[REGISTRY_KEYS.X_KEY], inferred["profile"], inferred["library"]
     depth = library / module.median_library
-    if request.scale == "counts":
-        observed = x
+    if module.input_scale == "lognorm":
+        observed = profile
     else:
-        reference = torch.expm1(profile) if module.input_scale == "lognorm" else x / depth
-        observed = _rescale(reference, profile, depth, module, request.scale)
+        observed = convert(x, "counts", request.scale, library=library, median_library=float(module.median_library))
     values = []
     for draw in [None] if noise is None else noise.to(module.device):
         z = qz.loc if draw is None else qz.loc + qz.scale * draw
@@ -115,7 +111,7 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
         means = [own if b is None else module.generative(**inputs, transform_batch=b) for b in batches]
         mean = torch.stack([generated["scale"] for generated in means]).mean(0)
         p_fill = module.zero_dropout[module.dropout_classes(inferred, module.labels(tensors))]
-        return _rescale(torch.expm1(mean), mean, depth, module, request.scale), p_fill
+        return _from_lognorm(mean, depth, module, request.scale), p_fill
 
     theta = module.theta
     if module.gene_likelihood == "zinb":
@@ -124,7 +120,7 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
         p_fill, p_dropout = detection_probability(own["scale"], theta), None
     # Shrinking at one depth for all cells: equal evidence gives equal values, and no library size enters.
     seen, mean = (x, own["rate"]) if request.scale == "counts" else (x / depth, own["scale"])
-    factor = 1e4 / module.median_library if request.scale == "log1p_cp10k" else 1.0
+    factor = CP10K / module.median_library if request.scale == "log1p_cp10k" else 1.0
     estimates = []
     for batch in batches:
         # Another batch's mean, with what the cell's own count said about it in its own batch.
@@ -136,14 +132,10 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
     estimate = torch.stack(estimates).mean(0)
     if request.estimand == "log" or request.scale == "counts":
         return estimate, p_fill
-    return _rescale(estimate, torch.log1p(estimate), depth, module, request.scale), p_fill
+    return _from_lognorm(torch.log1p(estimate), depth, module, request.scale), p_fill
 
 
-def _rescale(reference: Tensor, lognorm: Tensor, depth: Tensor, module: VaDE, scale: Scale) -> Tensor:
-    """Expression at the reference depth m (and its log1p) on the scale asked for."""
-    if scale == "lognorm":
-        return lognorm
-    if scale == "counts":
-        return reference * depth
-    cp10k = reference * (1e4 / module.median_library)
-    return cp10k if scale == "cp10k" else torch.log1p(cp10k)
+def _from_lognorm(values: Tensor, depth: Tensor, module: VaDE, scale: Scale) -> Tensor:
+    """Values on the lognorm scale brought to the scale asked for."""
+    median = float(module.median_library)
+    return convert(values, "lognorm", scale, library=depth * median, median_library=median)
