@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import baselines
+    from ._calibration import coverage, randomised_pit, reliability
     from ._clustering import ClusteringAgreement, clustering_agreement
     from ._heldout import cp10k_mse, poisson_gain, poisson_loss
     from ._molecular_cv import molecular_cv
@@ -22,12 +23,15 @@ _HOMES = {
     "Recovery": "_recovery",
     "Section": "_report",
     "clustering_agreement": "_clustering",
+    "coverage": "_calibration",
     "cp10k_mse": "_heldout",
     "lognorm": "_scale",
     "molecular_cv": "_molecular_cv",
     "poisson_gain": "_heldout",
     "poisson_loss": "_heldout",
+    "randomised_pit": "_calibration",
     "recovery": "_recovery",
+    "reliability": "_calibration",
     "within_type_variance_ratio": "_variance",
     "write_page": "_report",
 }
@@ -38,12 +42,15 @@ __all__ = [
     "Section",
     "baselines",
     "clustering_agreement",
+    "coverage",
     "cp10k_mse",
     "lognorm",
     "molecular_cv",
     "poisson_gain",
     "poisson_loss",
+    "randomised_pit",
     "recovery",
+    "reliability",
     "within_type_variance_ratio",
     "write_page",
 ]

@@ -129,7 +129,7 @@ class ImputationMixin:
         )
         _check_call(request, transform_batch, n_samples, use_posterior_mean, layer_key, whole, average, return_type)
         selection = select(self, adata, indices, gene_list, batch_size, dataloader)
-        batches = [None] if transform_batch is None else _batch_codes(self.adata_manager, transform_batch)
+        batches = [None] if transform_batch is None else batch_codes_of(self.adata_manager, transform_batch)
         blocks = self._value_blocks(selection, request, batches, n_samples if sampled else 0, silent)
         if not average:
             n = None if selection.rows is None else len(selection.rows)
@@ -284,7 +284,7 @@ def _check_call(request, transform_batch, n_samples, use_posterior_mean, layer_k
         )
 
 
-def _batch_codes(manager, transform_batch) -> list[int]:
+def batch_codes_of(manager, transform_batch) -> list[int]:
     """Codes of the batches asked for, by name."""
     if manager is None:
         raise ValueError("`transform_batch` needs the names of the batches: load the model with its AnnData.")

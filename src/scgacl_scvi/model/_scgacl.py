@@ -30,13 +30,16 @@ from ._likelihood_choice import LikelihoodChoice, choose_likelihood
 from ._presets import DEFAULT, PAPER, PRESETS
 from ._seed import current_seed, seeded
 from ._training import TrainingMixin
+from ._uncertainty import UncertaintyMixin
 
 logger = logging.getLogger(__name__)
 
 GeneLikelihood = Literal["auto", "nb", "zinb", "normal"]
 
 
-class SCGACL(ImputationMixin, DropoutMixin, TrainingMixin, RNASeqMixin, VAEMixin, ArchesMixin, BaseModelClass):
+class SCGACL(
+    ImputationMixin, DropoutMixin, UncertaintyMixin, TrainingMixin, RNASeqMixin, VAEMixin, ArchesMixin, BaseModelClass
+):
     """Imputation of single-cell RNA-seq by a VaDE trained against a contrastive, multi-task discriminator.
 
     Rebuilds scGACL (doi:10.1093/bib/bbag018). The default keeps its parts (mixture prior, adversarial, cell-level and

@@ -81,6 +81,10 @@ class DropoutCurve(nn.Module):
         """Probability that an expression is not lost, at each node."""
         return keep_probability(self.coefficients)
 
+    def lost_probability(self, expression: Tensor) -> Tensor:
+        """Probability that dropout takes the count of an expression (counts at the cell's own depth)."""
+        return torch.sigmoid(self.coefficients[0] + self.coefficients[1] * expression.clamp_min(_TINY).log())
+
     def corrected(self, mu: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (as ``mu``: cells x genes, counts) and inverse dispersion (genes) with what dropout took."""
         return mu * self.log_factor.exp(), self.log_theta.exp()
@@ -93,12 +97,12 @@ class DropoutCurve(nn.Module):
         mu
             The generator's mean at the cell's own depth (counts), cells x genes.
         """
-        hidden, zero = self._zero(mu, lambda lost: lost)
+        hidden, zero = self._zero(mu, lambda lost, _: lost * SHOWN.to(mu.device))
         return hidden / zero
 
     def zero_log1p(self, mu: Tensor, factor: float) -> Tensor:
         """Mean of ``log(1 + factor * lambda)`` behind a **zero**; ``mu`` as above, at any one depth."""
-        value, zero = self._zero(mu, lambda _: torch.log1p(factor * NODES.to(mu.device)), everywhere=True)
+        value, zero = self._zero(mu, lambda _, zero: torch.log1p(factor * NODES.to(mu.device)) * zero)
         return value / zero
 
     def zero_mean(self, mu: Tensor) -> Tensor:
@@ -108,20 +112,29 @@ class DropoutCurve(nn.Module):
     def zero_moments(self, mu: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of lambda behind a **zero** (counts, and their square)."""
         nodes = NODES.to(mu.device)
-        first, zero = self._zero(mu, lambda _: nodes, everywhere=True)
-        second, _ = self._zero(mu, lambda _: nodes.square(), everywhere=True)
+        first, zero = self._zero(mu, lambda _, zero: nodes * zero)
+        second, _ = self._zero(mu, lambda _, zero: nodes.square() * zero)
         mean = first / zero
         return mean, (second / zero - mean.square()).clamp_min(0.0)
 
-    def _zero(self, mu: Tensor, function, *, everywhere: bool = False) -> tuple[Tensor, Tensor]:
-        """E[f(lambda); zero] and P(zero), up to the same error: both are read from tables.
+    def zero_present_mean(self, mu: Tensor) -> Tensor:
+        """Mean of lambda behind a **zero** where it was not lost to dropout, else 0 (counts).
 
-        A zero is a lost count or one that was 0 anyway. ``everywhere=False``: ``f`` of the lost share, over the lost
-        counts only.
+        Expected counts, once more, of a library in which what was lost stays lost.
+        """
+        nodes = NODES.to(mu.device)
+        present, zero = self._zero(mu, lambda lost, _: nodes * (1 - lost) * (1 - SHOWN.to(mu.device)))
+        return present / zero
+
+    def _zero(self, mu: Tensor, function) -> tuple[Tensor, Tensor]:
+        """E[f] and P(zero), up to the same error: both are read from tables.
+
+        ``f`` is given at the nodes the probability that a count is lost there, and that of a zero there: a count that
+        was lost, or one that was 0 anyway.
         """
         shown, lost = SHOWN.to(mu.device), 1 - self.keep()
         zero = 1 - shown * (1 - lost)
-        integrand = function(lost) * (zero if everywhere else shown)
+        integrand = function(lost, zero)
         log_mean = mu.clamp_min(_TINY).log() + self.log_factor
         value = look_up((table(integrand) + _TINY).log(), log_mean, self.log_theta).exp()
         return value, look_up((table(zero) + _TINY).log(), log_mean, self.log_theta).exp()
