@@ -63,13 +63,13 @@ def test_asked_for_genes_that_were_not_modelled_raise(models):
 
 def test_types_that_differ_are_gained_from_and_noise_is_not():
     rng = np.random.default_rng(0)
-    adata = make_counts(n_cells=400, n_genes=40, seed=2)
+    adata = make_counts(n_cells=200, n_genes=40, seed=2)
     x = adata.X.toarray()
-    x[:, 20:] = rng.poisson(3.0, (400, 20))  # the same in all cells
+    x[:, 20:] = rng.poisson(3.0, (200, 20))  # the same in all cells
     adata.X = x
     model = short_fit(adata, "cell_type", gene_likelihood="nb")
-    model.train(joint_epochs=25, enable_progress_bar=False)
+    model.train(joint_epochs=15, enable_progress_bar=False)
     report = model.gene_report()
     assert report["gain"].iloc[:20].mean() > 0.05
-    assert abs(report["gain"].iloc[20:].mean()) < 0.05
+    assert report["gain"].iloc[20:].mean() < 0.02
     assert (report["gain_se"] > 0).all()

@@ -25,6 +25,7 @@ from scgacl_scvi.train._mixture_fit import MAX_CLUSTERS
 from ._checks import check_choice, check_complete, check_key, check_numeric, check_shape
 from ._dropout import DropoutMixin
 from ._fields import ExpressionField, LabelsField
+from ._gene_report import GeneReportMixin
 from ._imputation import ImputationMixin
 from ._likelihood_choice import LikelihoodChoice, choose_likelihood
 from ._presets import DEFAULT, PAPER, PRESETS
@@ -38,7 +39,15 @@ GeneLikelihood = Literal["auto", "nb", "zinb", "normal"]
 
 
 class SCGACL(
-    ImputationMixin, DropoutMixin, UncertaintyMixin, TrainingMixin, RNASeqMixin, VAEMixin, ArchesMixin, BaseModelClass
+    ImputationMixin,
+    DropoutMixin,
+    UncertaintyMixin,
+    GeneReportMixin,
+    TrainingMixin,
+    RNASeqMixin,
+    VAEMixin,
+    ArchesMixin,
+    BaseModelClass,
 ):
     """Imputation of single-cell RNA-seq by a VaDE trained against a contrastive, multi-task discriminator.
 
