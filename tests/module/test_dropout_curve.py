@@ -19,6 +19,7 @@ def curve_of(a: float, b: float, theta: float, factor: float = 1.0) -> DropoutCu
     curve.coefficients.copy_(torch.tensor([a, b]))
     curve.log_theta.fill_(np.log(theta))
     curve.log_factor.fill_(np.log(factor))
+    curve.fitted.fill_(True)
     return curve
 
 
@@ -125,3 +126,8 @@ def test_means_that_are_not_finite_are_not_fitted_in_silence():
     mean[0, 0] = torch.nan
     with pytest.raises(RuntimeError, match="dropout curve"):
         fit_dropout_curve(DropoutCurve(10), x, mean, seed=0)
+
+
+def test_a_curve_that_was_not_fitted_says_nothing():
+    with pytest.raises(RuntimeError, match="not fitted"):
+        DropoutCurve(3).hidden_probability(torch.ones(2, 3))

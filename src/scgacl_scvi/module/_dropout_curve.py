@@ -107,7 +107,8 @@ class DropoutCurve(nn.Module):
 
     def zero_mean(self, mu: Tensor) -> Tensor:
         """Mean of lambda behind a **zero** (counts); ``mu`` as above, at any one depth."""
-        return self.zero_moments(mu)[0]
+        first, zero = self._zero(mu, lambda _, zero: NODES.to(mu.device) * zero)
+        return first / zero
 
     def zero_moments(self, mu: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of lambda behind a **zero** (counts, and their square)."""
@@ -132,6 +133,8 @@ class DropoutCurve(nn.Module):
         ``f`` is given at the nodes the probability that a count is lost there, and that of a zero there: a count that
         was lost, or one that was 0 anyway.
         """
+        if not self.fitted:
+            raise RuntimeError("The dropout curve is not fitted; train the model with `model.train()`.")
         shown, lost = SHOWN.to(mu.device), 1 - self.keep()
         zero = 1 - shown * (1 - lost)
         integrand = function(lost, zero)
