@@ -45,10 +45,10 @@ def test_dropout_probability_is_bayes_rule(mu, theta, logit):
 
 
 @settings(max_examples=25, deadline=None)
-@given(means, thetas)
-def test_detection_probability_is_that_of_a_second_draw(mu, theta):
-    expected = _expect(lambda g: 1 - np.exp(-g), theta, theta / mu + 1)
-    assert detection_probability(*_t(mu, theta)).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
+@given(means, thetas, st.floats(0.1, 10.0))
+def test_detection_probability_is_that_of_a_second_draw_at_the_reference_depth(mu, theta, depth):
+    expected = _expect(lambda g: 1 - np.exp(-g), theta, theta / mu + depth)
+    assert detection_probability(*_t(mu, theta, depth)).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 @settings(max_examples=25, deadline=None)

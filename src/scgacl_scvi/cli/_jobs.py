@@ -150,8 +150,10 @@ def _summary(fitted: "SCGACL", setup: dict[str, Any], model: dict[str, Any], sec
     how = "as told" if model["n_clusters"] else "one per label" if setup["labels_key"] else "by BIC"
     epochs = len(next(iter(fitted.history.values())))
     counts = fitted.adata.X if setup["layer"] is None else fitted.adata.layers[setup["layer"]]
-    n_seen = counts.count_nonzero() if sparse.issparse(counts) else np.count_nonzero(counts)
-    n_filled = np.count_nonzero(fitted.adata.layers[LAYER]) - n_seen
+    n_seen, n_shown = (
+        x.count_nonzero() if sparse.issparse(x) else np.count_nonzero(x) for x in (counts, fitted.adata.layers[LAYER])
+    )
+    n_filled = n_shown - n_seen
     n_zeros = fitted.adata.n_obs * fitted.adata.n_vars - n_seen
     best = fitted.best_epoch_
     phases = {name: end - start for name, (start, end) in fitted.phases_.items()}

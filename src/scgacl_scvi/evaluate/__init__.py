@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import baselines
     from ._accounting import Usage, measured
+    from ._calibration import coverage, randomised_pit, reliability
     from ._clustering import ClusteringAgreement, clustering_agreement
     from ._heldout import cp10k_mse, poisson_gain, poisson_loss, poisson_loss_as_coded
     from ._leak import leak_z
@@ -27,6 +28,7 @@ _HOMES = {
     "Section": "_report",
     "Usage": "_accounting",
     "clustering_agreement": "_clustering",
+    "coverage": "_calibration",
     "cp10k_mse": "_heldout",
     "leak_z": "_leak",
     "lognorm": "_scale",
@@ -36,7 +38,9 @@ _HOMES = {
     "poisson_gain": "_heldout",
     "poisson_loss": "_heldout",
     "poisson_loss_as_coded": "_heldout",
+    "randomised_pit": "_calibration",
     "recovery": "_recovery",
+    "reliability": "_calibration",
     "within_type_variance_ratio": "_variance",
     "write_page": "_report",
 }
@@ -49,6 +53,7 @@ __all__ = [
     "Usage",
     "baselines",
     "clustering_agreement",
+    "coverage",
     "cp10k_mse",
     "leak_z",
     "lognorm",
@@ -58,7 +63,9 @@ __all__ = [
     "poisson_gain",
     "poisson_loss",
     "poisson_loss_as_coded",
+    "randomised_pit",
     "recovery",
+    "reliability",
     "within_type_variance_ratio",
     "write_page",
 ]

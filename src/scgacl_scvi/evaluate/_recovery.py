@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scgacl_scvi._keys import UNS
+from scgacl_scvi.scales import warn_other_scale
+
 from ._matrix import as_matrix, check_values, dense_rows, row_blocks, same_shape
 from ._moments import PairMoments
 from ._scale import libraries, lognorm_rows
@@ -65,6 +68,11 @@ def recovery(
     ValueError
         If shapes differ, a value is not finite, or a count is negative.
 
+    Warns
+    -----
+    UserWarning
+        If ``imputed`` is a frame whose ``attrs["scgacl"]`` names another scale than ``imputed_scale``.
+
     Examples
     --------
     >>> from scgacl_scvi.evaluate import lognorm, recovery
@@ -78,6 +86,8 @@ def recovery(
     """
     if imputed_scale not in ("lognorm", "counts"):
         raise ValueError(f"imputed_scale: got {imputed_scale!r}; use 'lognorm' or 'counts'")
+    # A frame of get_imputed_expression() says which scale it is on.
+    warn_other_scale(getattr(imputed, "attrs", {}).get(UNS, {}).get("scale"), imputed_scale, "imputed")
     imputed, truth, observed = as_matrix(imputed, "imputed"), as_matrix(truth, "truth"), as_matrix(observed, "observed")
     same_shape(truth=truth, imputed=imputed, observed=observed)
     check_values(imputed, "imputed", nonnegative=False)

@@ -23,19 +23,32 @@ from scgacl_scvi.train import CellLoader, registered_matrix
 from scgacl_scvi.train._mixture_fit import MAX_CLUSTERS
 
 from ._checks import check_choice, check_complete, check_key, check_numeric, check_shape
+from ._dropout import DropoutMixin
 from ._fields import ExpressionField, LabelsField
+from ._gene_report import GeneReportMixin
 from ._imputation import ImputationMixin
 from ._likelihood_choice import LikelihoodChoice, choose_likelihood
 from ._presets import DEFAULT, PAPER, PRESETS
 from ._seed import current_seed, seeded
 from ._training import TrainingMixin
+from ._uncertainty import UncertaintyMixin
 
 logger = logging.getLogger(__name__)
 
 GeneLikelihood = Literal["auto", "nb", "zinb", "normal"]
 
 
-class SCGACL(ImputationMixin, TrainingMixin, RNASeqMixin, VAEMixin, ArchesMixin, BaseModelClass):
+class SCGACL(
+    ImputationMixin,
+    DropoutMixin,
+    UncertaintyMixin,
+    GeneReportMixin,
+    TrainingMixin,
+    RNASeqMixin,
+    VAEMixin,
+    ArchesMixin,
+    BaseModelClass,
+):
     """Imputation of single-cell RNA-seq by a VaDE trained against a contrastive, multi-task discriminator.
 
     Rebuilds scGACL (doi:10.1093/bib/bbag018). The default keeps its parts (mixture prior, adversarial, cell-level and

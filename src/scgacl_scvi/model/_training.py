@@ -181,8 +181,8 @@ class TrainingMixin:
         if plan.mixture_start is not None:
             self.bic_ = plan.mixture_start.bic
         self.best_epoch_ = best.best_epoch if splitter.n_val else None
-        if self.module.gene_likelihood == "normal":
-            self._fit_dropout_rule()
+        with seeded(seed):
+            self._fit_dropout()
 
 
 def _epochs(default: tuple[int, int, int], given: tuple, max_epochs: int | None, *, fitted: bool) -> Phases:

@@ -8,16 +8,13 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from scgacl_scvi.module import VaDE
-from scgacl_scvi.module._posterior import detection_probability, dropout_probability, posterior_log1p, posterior_mean
+from scgacl_scvi.module._posterior import detection_probability, posterior_log1p, posterior_mean
+from scgacl_scvi.scales import CP10K, LOG_SCALES, SCALES, Scale, convert
 
 from ._checks import check_choice
 
-Scale = Literal["lognorm", "cp10k", "log1p_cp10k", "counts"]
 Policy = Literal["impute", "denoise"]
 Estimand = Literal["mean", "log"]
-
-LOG_SCALES = ("lognorm", "log1p_cp10k")
-SCALES = ("lognorm", "cp10k", "log1p_cp10k", "counts")
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,10 @@ def posterior_values(
     qz = inferred["qz"]
     x, profile, library = tensors[REGISTRY_KEYS.X_KEY], inferred["profile"], inferred["library"]
     depth = library / module.median_library
-    if request.scale == "counts":
-        observed = x
+    if module.input_scale == "lognorm":
+        observed = profile
     else:
-        reference = torch.expm1(profile) if module.input_scale == "lognorm" else x / depth
-        observed = _rescale(reference, profile, depth, module, request.scale)
+        observed = convert(x, "counts", request.scale, library=library, median_library=float(module.median_library))
     values = []
     for draw in [None] if noise is None else noise.to(module.device):
         z = qz.loc if draw is None else qz.loc + qz.scale * draw
@@ -111,39 +107,60 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
     inputs = module._get_generative_input(tensors, inferred)
     own = module.generative(**inputs)
     x = tensors[REGISTRY_KEYS.X_KEY]
+    p_fill = fill_probability(module, tensors, inferred, own)
     if module.gene_likelihood == "normal":
         means = [own if b is None else module.generative(**inputs, transform_batch=b) for b in batches]
         mean = torch.stack([generated["scale"] for generated in means]).mean(0)
-        p_fill = module.zero_dropout[module.dropout_classes(inferred, module.labels(tensors))]
-        return _rescale(torch.expm1(mean), mean, depth, module, request.scale), p_fill
+        return _from_lognorm(mean, depth, module, request.scale), p_fill
 
-    theta = module.theta
-    if module.gene_likelihood == "zinb":
-        p_fill = p_dropout = dropout_probability(own["rate"], theta, own["zi_logits"])
-    else:
-        p_fill, p_dropout = detection_probability(own["scale"], theta), None
     # Shrinking at one depth for all cells: equal evidence gives equal values, and no library size enters.
     seen, mean = (x, own["rate"]) if request.scale == "counts" else (x / depth, own["scale"])
-    factor = 1e4 / module.median_library if request.scale == "log1p_cp10k" else 1.0
+    factor = float(CP10K / module.median_library) if request.scale == "log1p_cp10k" else 1.0
     estimates = []
     for batch in batches:
         # Another batch's mean, with what the cell's own count said about it in its own batch.
         other = 1.0 if batch is None else module.generative(**inputs, transform_batch=batch)["scale"] / own["scale"]
         if request.estimand == "log":
-            estimates.append(posterior_log1p(seen, mean, theta, p_dropout, factor=factor * other))
+            estimates.append(_log_estimate(module, seen, mean, factor, other))
         else:
-            estimates.append(posterior_mean(seen, mean, theta, p_dropout) * other)
+            estimates.append(expected(module, seen, mean) * other)
     estimate = torch.stack(estimates).mean(0)
     if request.estimand == "log" or request.scale == "counts":
         return estimate, p_fill
-    return _rescale(estimate, torch.log1p(estimate), depth, module, request.scale), p_fill
+    return _from_lognorm(torch.log1p(estimate), depth, module, request.scale), p_fill
 
 
-def _rescale(reference: Tensor, lognorm: Tensor, depth: Tensor, module: VaDE, scale: Scale) -> Tensor:
-    """Expression at the reference depth m (and its log1p) on the scale asked for."""
-    if scale == "lognorm":
-        return lognorm
-    if scale == "counts":
-        return reference * depth
-    cp10k = reference * (1e4 / module.median_library)
-    return cp10k if scale == "cp10k" else torch.log1p(cp10k)
+def fill_probability(module: VaDE, tensors: dict[str, Tensor], inferred: dict, own: dict) -> Tensor:
+    """Probability by which ``policy="impute"`` decides on a zero, cells x genes; of no meaning elsewhere.
+
+    ``"zinb"``: that dropout hid a count. ``"nb"``: that the cell, sequenced once more at depth m, would show the gene.
+    ``"normal"``: the published mixture's.
+    """
+    if module.gene_likelihood == "normal":
+        return module.zero_dropout[module.dropout_classes(inferred, module.labels(tensors))]
+    if module.gene_likelihood == "zinb":
+        return module.dropout_curve.hidden_probability(own["rate"])
+    return detection_probability(own["scale"], module.theta, inferred["library"] / module.median_library)
+
+
+def expected(module: VaDE, x: Tensor, mean: Tensor) -> Tensor:
+    """Posterior mean of the expression, at the depth of ``x`` and of the generator's ``mean`` (counts)."""
+    value = posterior_mean(x, mean, module.theta)
+    if module.dropout_curve is None:
+        return value
+    return torch.where(x > 0, value, module.dropout_curve.zero_mean(mean))
+
+
+def _log_estimate(module: VaDE, x: Tensor, mean: Tensor, factor: float, other: Tensor | float) -> Tensor:
+    """Posterior mean of ``log(1 + factor * other * expression)``."""
+    value = posterior_log1p(x, mean, module.theta, factor=factor * other)
+    if module.dropout_curve is None:
+        return value
+    zero = torch.expm1(module.dropout_curve.zero_log1p(mean, factor))
+    return torch.where(x > 0, value, torch.log1p(zero * other))  # exact without another batch
+
+
+def _from_lognorm(values: Tensor, depth: Tensor, module: VaDE, scale: Scale) -> Tensor:
+    """Values on the lognorm scale brought to the scale asked for."""
+    median = float(module.median_library)
+    return convert(values, "lognorm", scale, library=depth * median, median_library=median)

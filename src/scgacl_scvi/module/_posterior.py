@@ -17,17 +17,21 @@ def shrunk_mean(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
 
 
 def dropout_probability(mu: Tensor, theta: Tensor, zi_logits: Tensor) -> Tensor:
-    """Probability that a **zero** is a dropout: ``pi / (pi + (1 - pi) NB(0))``."""
+    """Probability that the zero of a zero-inflated NB came from the inflation: ``pi / (pi + (1 - pi) NB(0))``.
+
+    Not that a count was lost: an inflated entry may have been 0 anyway. See
+    :class:`~scgacl_scvi.module._dropout_curve.DropoutCurve`.
+    """
     return torch.sigmoid(zi_logits - nb_zero_log_prob(mu, theta))
 
 
-def detection_probability(mu: Tensor, theta: Tensor) -> Tensor:
+def detection_probability(mu: Tensor, theta: Tensor, depth: Tensor | float = 1.0) -> Tensor:
     """Probability that the cell of a **zero**, sequenced once more at the depth of ``mu``, would show the gene.
 
-    Given the zero, the expression is ``Gamma(theta, theta / mu + 1)``; its next count is a zero with probability
-    ``((theta / mu + 1) / (theta / mu + 2)) ** theta = ((theta + mu) / (theta + 2 mu)) ** theta``.
+    The zero was seen at ``depth`` times that depth, so the expression is ``Gamma(theta, theta / mu + depth)``; its next
+    count is a zero with probability ``((theta + depth mu) / (theta + (depth + 1) mu)) ** theta``.
     """
-    return -torch.expm1(theta * (torch.log(theta + mu) - torch.log(theta + 2 * mu)))
+    return -torch.expm1(theta * (torch.log(theta + depth * mu) - torch.log(theta + (depth + 1) * mu)))
 
 
 def posterior_mean(x: Tensor, mu: Tensor, theta: Tensor, p_dropout: Tensor | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from ._clusters import KMeansClasses
+from ._dropout_curve import DropoutCurve
 from ._likelihoods import (
     masked_normal_log_likelihood,
     masked_squared_error,
@@ -118,6 +119,8 @@ class VaDE(BaseModuleClass):
         self.register_buffer("gene_seen", torch.ones(n_input, dtype=torch.bool))
         # No unnormalised mean lies far above the largest value of the data: an overshoot of exp() would not come back.
         self.register_buffer("max_log_mean", torch.tensor(12.0))
+        # Fitted after training: which zeros hide a count.
+        self.dropout_curve = DropoutCurve(n_input) if gene_likelihood == "zinb" else None
         # Published classes: k-means, once for the contrast and once more for the dropout rule.
         self.kmeans = KMeansClasses(n_input, n_components) if self.published else None
         self.kmeans_dropout = KMeansClasses(n_input, n_components) if self.published else None

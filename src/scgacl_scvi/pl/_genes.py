@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from scgacl_scvi._keys import LAYER
 
 from ._style import BLUE, axes_row, categories, one_axes, point_size, scatter_labels, side_legend, signed, tidy
-from ._values import Scale, column, lognorm_genes, matrix
+from ._values import Scale, column, lognorm_genes, matrix, warn_unless_lognorm
 
 
 def gene_scatter(
@@ -49,8 +49,15 @@ def gene_scatter(
     ------
     ValueError
         If a gene, layer or column is missing.
+
+    Warns
+    -----
+    UserWarning
+        If ``adata.uns["scgacl"]`` says that the layer is on another scale and ``scale`` is ``"auto"``.
     """
     ax = one_axes(ax, width=4.6, height=4.0)
+    if scale == "auto":
+        warn_unless_lognorm(adata, layer)
     values = lognorm_genes(matrix(adata, layer), _columns(adata, gene_x, gene_y), scale)
     painted = _scatter(ax, values, _color(adata, color))
     _decorate(ax, values, gene_x, gene_y, "X" if layer is None else layer)
@@ -96,6 +103,11 @@ def gene_scatter_before_after(
     ------
     ValueError
         If a gene, layer or column is missing, or ``ax`` has another number of Axes.
+
+    Warns
+    -----
+    UserWarning
+        If ``adata.uns["scgacl"]`` says that a layer is on another scale than lognorm.
     """
     genes = _columns(adata, gene_x, gene_y)
     panels = {
@@ -104,6 +116,8 @@ def gene_scatter_before_after(
     }
     if truth_layer is not None:
         panels["truth"] = lognorm_genes(matrix(adata, truth_layer, "truth_layer"), genes, "counts")
+    warn_unless_lognorm(adata, layer)
+    warn_unless_lognorm(adata, raw_layer, "raw_layer")
     axes = axes_row(ax, len(panels), width=3.5, height=3.7)
     colors = _color(adata, color)
     # Room below 0, so that the many cells at zero do not hide under the axes.

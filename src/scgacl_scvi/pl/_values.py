@@ -5,7 +5,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import sparse
 
-from scgacl_scvi._keys import LAYER, named_layers
+from scgacl_scvi._keys import LAYER, UNS, named_layers
+from scgacl_scvi.scales import warn_other_scale
 
 Scale = Literal["auto", "counts", "lognorm"]
 
@@ -18,6 +19,15 @@ def matrix(adata: Any, layer: str | None, argument: str = "layer") -> Any:
         hint = "run model.get_imputed_expression() first" if layer == LAYER else f"choose from {named_layers(adata)}"
         raise ValueError(f"{argument}: {layer!r} is not in adata.layers; {hint}")
     return adata.layers[layer]
+
+
+def warn_unless_lognorm(adata: Any, layer: str | None, argument: str = "layer") -> None:
+    """Warn where ``adata.uns`` says that a layer about to be drawn on lognorm axes is on another scale."""
+    record = adata.uns.get(UNS, {}).get(layer, {}) if layer is not None else {}
+    found = record.get("scale", record.get("quantity"))
+    if found == "counts" and _is_counts(adata.layers[layer]):
+        return  # whole numbers are log-normalised before they are drawn
+    warn_other_scale(found, "lognorm", argument, stacklevel=3)
 
 
 def column(adata: Any, gene: str, argument: str) -> int:

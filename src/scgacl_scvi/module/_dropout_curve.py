@@ -1,0 +1,148 @@
+"""Dropout that depends on the expression it hides: what a zero says about the expression behind it.
+
+Within a gene and a cell type dropout takes the low expressions first. A zero-inflated negative binomial whose dropout
+does not look at the expression therefore overestimates the mean (what is left to see is too high), and with it the
+probability that a zero hides something. Here the expression lambda of a gene in a cell is Gamma of mean ``m`` and shape
+``theta``, its count Poisson, and the count is lost with probability
+
+    logit pi(lambda) = a + b log(lambda),
+
+one curve for all genes. All integrals over lambda are sums over fixed nodes, linear in ``pi``, and are tabulated over
+log mean x log shape.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+LOG_MEAN = torch.linspace(-7.0, 13.0, 81, dtype=torch.float64)
+LOG_SHAPE = torch.linspace(-3.0, 12.0, 61, dtype=torch.float64)
+_EDGES = torch.cat([torch.zeros(1), torch.logspace(-3.0, 6.5, 131)]).double()
+NODES = torch.cat([_EDGES[1:2] / 2, (_EDGES[1:-1] * _EDGES[2:]).sqrt()]).float()
+"""Expressions (counts) at which integrands are taken."""
+LOG_NODES = NODES.log()
+SHOWN = -torch.expm1(-NODES)
+"""Probability that a Poisson count of each node's mean is above 0."""
+_TINY = 1e-30
+
+
+@lru_cache(maxsize=1)
+def node_weights() -> Tensor:
+    """Probability of the surroundings of each node under Gamma(mean, shape), log means x log shapes x nodes."""
+    with torch.inference_mode(False):  # a getter may come first, and the fit needs gradients
+        shape = LOG_SHAPE.exp()[None, :, None]
+        rate = shape / LOG_MEAN.exp()[:, None, None]
+        below = torch.special.gammainc(shape.expand(len(LOG_MEAN), -1, len(_EDGES)), _EDGES * rate)
+        below[..., -1] = 1.0
+        return below.diff(dim=-1).float()
+
+
+def table(integrand: Tensor) -> Tensor:
+    """Expectation of a function of lambda, given by its values at the nodes, log means x log shapes."""
+    return node_weights().to(integrand.device) @ integrand
+
+
+def look_up(values: Tensor, log_mean: Tensor, log_shape: Tensor) -> Tensor:
+    """Bilinear interpolation in a table; arguments broadcast, and are held inside the table."""
+    log_mean, log_shape = torch.broadcast_tensors(log_mean, log_shape)
+    row, column = (
+        ((x - float(grid[0])) / float(grid[1] - grid[0])).clamp(0, len(grid) - 1.001)
+        for x, grid in ((log_mean, LOG_MEAN), (log_shape, LOG_SHAPE))
+    )
+    i, j = row.detach().long(), column.detach().long()
+    up, right = row - i, column - j
+    n = values.shape[1]
+    flat, first = values.reshape(-1), i * n + j
+    lower = torch.lerp(flat[first], flat[first + 1], right)
+    upper = torch.lerp(flat[first + n], flat[first + n + 1], right)
+    return torch.lerp(lower, upper, up)
+
+
+class DropoutCurve(nn.Module):
+    """The dropout curve, and each gene's mean and dispersion once what dropout took is accounted for.
+
+    Fitted after training (:func:`~scgacl_scvi.module._dropout_fit.fit_dropout_curve`); all numbers are buffers.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    """
+
+    def __init__(self, n_genes: int):
+        super().__init__()
+        self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("coefficients", torch.zeros(2))  # a, b
+        self.register_buffer("log_factor", torch.zeros(n_genes))  # from the generator's mean to m
+        self.register_buffer("log_theta", torch.zeros(n_genes))
+
+    def keep(self) -> Tensor:
+        """Probability that an expression is not lost, at each node."""
+        return keep_probability(self.coefficients)
+
+    def lost_probability(self, expression: Tensor) -> Tensor:
+        """Probability that dropout takes the count of an expression (counts at the cell's own depth)."""
+        return torch.sigmoid(self.coefficients[0] + self.coefficients[1] * expression.clamp_min(_TINY).log())
+
+    def corrected(self, mu: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (as ``mu``: cells x genes, counts) and inverse dispersion (genes) with what dropout took."""
+        return mu * self.log_factor.exp(), self.log_theta.exp()
+
+    def hidden_probability(self, mu: Tensor) -> Tensor:
+        """Probability that a **zero** hides a count: that there was one, and that it was lost.
+
+        Parameters
+        ----------
+        mu
+            The generator's mean at the cell's own depth (counts), cells x genes.
+        """
+        hidden, zero = self._zero(mu, lambda lost, _: lost * SHOWN.to(mu.device))
+        return hidden / zero
+
+    def zero_log1p(self, mu: Tensor, factor: float) -> Tensor:
+        """Mean of ``log(1 + factor * lambda)`` behind a **zero**; ``mu`` as above, at any one depth."""
+        value, zero = self._zero(mu, lambda _, zero: torch.log1p(factor * NODES.to(mu.device)) * zero)
+        return value / zero
+
+    def zero_mean(self, mu: Tensor) -> Tensor:
+        """Mean of lambda behind a **zero** (counts); ``mu`` as above, at any one depth."""
+        first, zero = self._zero(mu, lambda _, zero: NODES.to(mu.device) * zero)
+        return first / zero
+
+    def zero_moments(self, mu: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of lambda behind a **zero** (counts, and their square)."""
+        nodes = NODES.to(mu.device)
+        first, zero = self._zero(mu, lambda _, zero: nodes * zero)
+        second, _ = self._zero(mu, lambda _, zero: nodes.square() * zero)
+        mean = first / zero
+        return mean, (second / zero - mean.square()).clamp_min(0.0)
+
+    def zero_present_mean(self, mu: Tensor) -> Tensor:
+        """Mean of lambda behind a **zero** where it was not lost to dropout, else 0 (counts).
+
+        Expected counts, once more, of a library in which what was lost stays lost.
+        """
+        nodes = NODES.to(mu.device)
+        present, zero = self._zero(mu, lambda lost, _: nodes * (1 - lost) * (1 - SHOWN.to(mu.device)))
+        return present / zero
+
+    def _zero(self, mu: Tensor, function) -> tuple[Tensor, Tensor]:
+        """E[f] and P(zero), up to the same error: both are read from tables.
+
+        ``f`` is given at the nodes the probability that a count is lost there, and that of a zero there: a count that
+        was lost, or one that was 0 anyway.
+        """
+        if not self.fitted:
+            raise RuntimeError("The dropout curve is not fitted; train the model with `model.train()`.")
+        shown, lost = SHOWN.to(mu.device), 1 - self.keep()
+        zero = 1 - shown * (1 - lost)
+        integrand = function(lost, zero)
+        log_mean = mu.clamp_min(_TINY).log() + self.log_factor
+        value = look_up((table(integrand) + _TINY).log(), log_mean, self.log_theta).exp()
+        return value, look_up((table(zero) + _TINY).log(), log_mean, self.log_theta).exp()
+
+
+def keep_probability(coefficients: Tensor) -> Tensor:
+    """Probability that an expression is not lost to dropout, at each node."""
+    return torch.sigmoid(-(coefficients[0] + coefficients[1] * LOG_NODES.to(coefficients.device)))
