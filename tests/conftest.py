@@ -19,6 +19,7 @@ torch.set_num_threads(1)  # the networks of the tests are too small for more
 def _seed():
     before = scvi.settings._seed
     scvi.settings._seed = 0  # the public setter prints
+    torch.set_num_threads(1)  # compiled code of other packages sets it to all of them
     yield
     scvi.settings._seed = before
 

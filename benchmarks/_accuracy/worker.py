@@ -1,6 +1,7 @@
 """One fit in a process of its own: ``python -m _accuracy.worker job.json result.json``."""
 
 import json
+import os
 import sys
 import traceback
 from dataclasses import asdict
@@ -29,6 +30,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     data = prepare(job["set"], folder, job["seed"], job["n_cells"], job["n_genes"])
     if data.fingerprint != job["fingerprint"]:
         raise RuntimeError(f"{job['set']}: the data changed since the run was planned; start it again")
+    _limit_threads()
     context = Context(job["task"], data, SETS[job["set"]], job["seed"])
     try:
         results = TASK_OF[job["task"]](METHODS[job["method"]], context)
@@ -38,6 +40,13 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         traceback.print_exc()
         return {"failure": f"{type(error).__name__}: {error}"}
     return {"results": results}
+
+
+def _limit_threads() -> None:
+    """Hold PyTorch to the threads asked for: the choice of genes (compiled code of others) sets it to all of them."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def heldout(method: Method, context: Context) -> dict[str, dict[str, float]]:

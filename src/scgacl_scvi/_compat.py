@@ -38,3 +38,18 @@ def without_lightning_noise() -> Iterator[None]:
         # Batches come from memory: worker processes would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         yield
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """PyTorch's number of threads as it was after: scikit-learn's fits set it to that of the machine.
+
+    On a busy machine two threads of PyTorch wait for each other actively, and a fit takes up to twenty times as long.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -29,6 +29,9 @@ PATH_POSITION: Final = "path_position"
 HELDOUT: Final = "heldout_nll"
 """Metric that decides when to stop; logged as ``heldout_nll_validation`` in nats per held-out molecule."""
 
+HELDOUT_GROUP: Final = "heldout_group"
+"""Entry of a training batch: the group of genes that the cell keeps from training, cells x 1."""
+
 FRACTIONAL_ARG: Final = "fractional"
 """Argument of ``setup_anndata``, kept in the registry: what to do with corrected (fractional) counts."""
 

@@ -11,7 +11,7 @@ from scgacl_scvi.module import heldout_loss
 from scgacl_scvi.train import CellLoader, SCGACLTrainingPlan
 from scgacl_scvi.train import _plan as _plan_module
 from scgacl_scvi.train._losses import LOSSES
-from scgacl_scvi.train._plan import _frozen
+from scgacl_scvi.train._adversarial import adversarial_loss, discriminator_loss, frozen
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
@@ -88,9 +88,9 @@ def _plan(**kwargs) -> tuple[SCGACLTrainingPlan, dict]:
 def test_the_two_players_want_opposite_things():
     plan, _ = _plan()
     taken_for_real, seen_through = torch.full((50,), 4.0), torch.full((50,), -4.0)
-    assert plan._adversarial(taken_for_real) < plan._adversarial(seen_through)
-    right = plan._discriminator_loss(real_logits=taken_for_real, fake_logits=seen_through)
-    assert right < plan._discriminator_loss(real_logits=seen_through, fake_logits=taken_for_real)
+    assert adversarial_loss(taken_for_real) < adversarial_loss(seen_through)
+    right = discriminator_loss(real_logits=taken_for_real, fake_logits=seen_through)
+    assert right < discriminator_loss(real_logits=seen_through, fake_logits=taken_for_real)
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -105,8 +105,8 @@ def test_the_generators_step_leaves_the_discriminator_without_gradient():
     plan, batch = _plan()
     network = plan.module.discriminator
     network.cell.requires_grad_(False)  # frozen by someone else
-    with _frozen(network):
-        loss = plan._adversarial(network(plan._profiles(*plan._generate(batch))[1])[0])
+    with frozen(network):
+        loss = adversarial_loss(network(plan._profiles(*plan._generate(batch))[1])[0])
     loss.backward()
     assert plan.module.decoder.output.weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in network.parameters())

@@ -129,7 +129,7 @@ class DropoutMixin:
             inferred = module.encode(**module._get_inference_input(tensors))
             if by_class is None:
                 inferred["z"] = inferred["qz"].loc
-                own = module.generative(**module._get_generative_input(tensors, inferred))
+                own = module.predict(tensors, inferred)
                 probability = fill_probability(module, tensors, inferred, own)
             else:
                 probability = by_class[module.dropout_classes(inferred, module.labels(tensors))]
@@ -159,7 +159,7 @@ class DropoutMixin:
             inferred = module.encode(**module._get_inference_input(tensors))
             inferred["z"] = inferred["qz"].loc
             counts.append(tensors[REGISTRY_KEYS.X_KEY])
-            means.append(module.generative(**module._get_generative_input(tensors, inferred))["rate"])
+            means.append(module.predict(tensors, inferred)["rate"])
         with torch.enable_grad():
             fit_dropout_curve(module.dropout_curve, torch.cat(counts), torch.cat(means), self.seed_)
 

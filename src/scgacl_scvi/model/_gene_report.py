@@ -11,10 +11,11 @@ from torch import Tensor
 
 from scgacl_scvi._keys import UNS
 from scgacl_scvi.module import VaDE
+from scgacl_scvi.train._gate_fit import MIN_EVIDENCE
 
 from ._seed import current_seed
 from ._selection import BATCH_SIZE, select
-from ._values import Request, expected, fill_probability
+from ._values import Request, default_threshold, expected, fill_probability
 
 _FRACTION = 0.1
 _EPS = 1e-6
@@ -23,6 +24,7 @@ UNITS = {
     "share_filled": "share of the gene's zeros that policy 'impute' fills, 0 to 1",
     "gain": "nats per held-out molecule over library x gene mean (Poisson loss)",
     "gain_se": "standard error of gain, same unit",
+    "evidence": "nats by which held-out entries prefer cluster or generator to the gene's mean",
     "status": "text",
 }
 _NORMAL_GAIN = "1 - mean squared error / that of the gene's mean, on hidden observed entries (lognorm)"
@@ -39,7 +41,7 @@ class GeneReportMixin:
         gene_list: Sequence[str] | None = None,
         groupby: str | Sequence | None = None,
         *,
-        threshold: float = 0.5,
+        threshold: float | None = None,
         batch_size: int | None = None,
         silent: bool = True,
     ) -> pd.DataFrame:
@@ -49,6 +51,8 @@ class GeneReportMixin:
         (``attrs["heldout_cells"]`` says ``"validation"``; ``"training"`` where there are none, as with
         ``preset="paper"``: such gains flatter). The posterior mean given the rest is compared with the rest's library x
         gene mean, dropout being part of both: what was lost stays lost in both parts of a split.
+        ``evidence`` is what the gate of the gene decided by: how much the entries that training never saw prefer
+        cluster or generator to the gene's mean.
 
         Parameters
         ----------
@@ -66,9 +70,12 @@ class GeneReportMixin:
         A row for each gene, or label and gene, whose columns have the units in ``attrs["units"]``: ``n_cells`` and
         ``n_seen`` (cells, and those with a count), ``share_filled`` (of the zeros; NaN without zeros), ``gain`` and
         ``gain_se`` (nats per held-out molecule over the gene's mean; for ``"normal"`` the share of the squared error
-        that is explained, without standard error; NaN where nothing was held out) and ``status``:
+        that is explained, without standard error; NaN where nothing was held out), ``evidence`` (nats; NaN without a
+        gate) and ``status``:
 
         - ``"imputed"``;
+        - ``"imputed with its mean: ..."``: held-out counts do not show that cluster or generator predict it better
+          than its own mean, so the gate gives every cell that mean (see ``gate_genes`` of :meth:`train`);
         - ``"imputed, but no better than its mean"``: the gain is not above 0;
         - ``"imputed, gain unknown: no molecule was held out"``;
         - ``"not imputed: seen in 3 of 2,638 cells"``: no zero reaches the threshold;
@@ -89,7 +96,7 @@ class GeneReportMixin:
         >>> report["status"].value_counts()
         """
         self._check_if_trained(warn=False)
-        Request(threshold=threshold)
+        threshold = Request(threshold=default_threshold(self.module) if threshold is None else threshold).threshold
         selection = select(self, None, None, gene_list, batch_size)
         codes, labels = _groups(selection.adata, groupby)
         shape = (len(labels), len(selection.gene_names))
@@ -105,8 +112,10 @@ class GeneReportMixin:
             start += len(x)
         rows, where = self._heldout_cells()
         gain, error = (selection.of_genes(values) for values in self._heldout_gain(rows, codes, len(labels)))
+        gate = self.module.gate
+        evidence = selection.of_genes(gate.evidence.cpu().numpy()[None])[0] if gate.fitted else None
         n_cells = np.bincount(codes, minlength=len(labels))[:, None] * np.ones(shape[1], dtype=int)
-        table = _table(n_cells, seen.numpy(), filled.numpy(), gain, error)
+        table = _table(n_cells, seen.numpy(), filled.numpy(), gain, error, evidence)
         if groupby is None:
             table.index = selection.gene_names
         else:
@@ -122,7 +131,7 @@ class GeneReportMixin:
             tensors = {key: value.to(module.device) for key, value in tensors.items()}
             inferred = module.encode(**module._get_inference_input(tensors))
             inferred["z"] = inferred["qz"].loc
-            yield tensors, inferred, module.generative(**module._get_generative_input(tensors, inferred))
+            yield tensors, inferred, module.predict(tensors, inferred)
 
     def _heldout_cells(self) -> tuple[np.ndarray, str]:
         """Cells that training did not see, or all where it saw all."""
@@ -216,7 +225,7 @@ def _groups(adata: AnnData, groupby) -> tuple[np.ndarray, pd.Index]:
     return codes.astype(np.int64), pd.Index(names.astype(str))
 
 
-def _table(n_cells, seen, filled, gain, error) -> pd.DataFrame:
+def _table(n_cells, seen, filled, gain, error, evidence) -> pd.DataFrame:
     """One row for each label and gene."""
     zeros = n_cells - seen
     with np.errstate(invalid="ignore"):
@@ -227,21 +236,27 @@ def _table(n_cells, seen, filled, gain, error) -> pd.DataFrame:
         "share_filled": share,
         "gain": gain,
         "gain_se": error,
+        "evidence": np.broadcast_to(np.nan if evidence is None else evidence, error.shape),
     }
     table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
     table["status"] = [
-        _status(*row) for row in zip(table["n_cells"], table["n_seen"], filled.ravel(), table["gain"], strict=True)
+        _status(*row)
+        for row in zip(
+            *(table[name] for name in ("n_cells", "n_seen", "gain", "evidence")), filled.ravel(), strict=True
+        )
     ]
     return table
 
 
-def _status(n_cells: int, n_seen: int, n_filled: float, gain: float) -> str:
+def _status(n_cells: int, n_seen: int, gain: float, evidence: float, n_filled: float) -> str:
     if not n_seen and not n_filled:
         return "not imputed: seen in no cell"
     if n_seen == n_cells:
         return "not imputed: no zeros"
     if not n_filled:
         return f"not imputed: seen in {n_seen:,} of {n_cells:,} cells"
+    if evidence < MIN_EVIDENCE:
+        return "imputed with its mean: held-out counts do not show that more is known"
     if np.isnan(gain):
         return "imputed, gain unknown: no molecule was held out"
     return "imputed" if gain > 0 else "imputed, but no better than its mean"

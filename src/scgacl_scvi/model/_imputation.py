@@ -20,7 +20,7 @@ from ._assemble import ReturnType, as_asked, check_return_type, csr_of, dense_of
 from ._fingerprint import data_fingerprint
 from ._seed import current_seed
 from ._selection import BATCH_SIZE, Selection, as_rows, select
-from ._values import Estimand, Policy, Request, Scale, posterior_values
+from ._values import Estimand, Policy, Request, Scale, default_threshold, posterior_values
 from ._writer import store_layer
 
 
@@ -40,7 +40,7 @@ class ImputationMixin:
         policy: Policy = "impute",
         scale: Scale = "lognorm",
         estimand: Estimand = "mean",
-        threshold: float = 0.5,
+        threshold: float | None = None,
         n_samples: int = 1,
         return_mean: bool = True,
         use_posterior_mean: bool | None = None,
@@ -79,6 +79,7 @@ class ImputationMixin:
             (log scales and count likelihoods only).
         threshold
             ``policy="impute"`` fills a zero from this probability on; it is that of :meth:`get_dropout_probability`.
+            None: .2 for ``"zinb"``, where the value filled in allows for a true zero, else .5.
         n_samples
             Samples of z.
         return_mean
@@ -119,7 +120,8 @@ class ImputationMixin:
             If the model is not trained.
         """
         self._check_if_trained(warn=False)
-        request = Request(policy, scale, estimand, threshold)
+        usual = Request(threshold=default_threshold(self.module))
+        request = Request(policy, scale, estimand, usual.threshold if threshold is None else threshold)
         request.check_against(self.module)
         return_type = check_return_type(return_type, return_numpy)
         whole = dataloader is None and indices is None and gene_list is None
@@ -143,7 +145,7 @@ class ImputationMixin:
             **self._details(n_samples if sampled else 1, sampled),
             "transform_batch": "" if transform_batch is None else str(transform_batch),
         }
-        default = request == Request() and transform_batch is None
+        default = request == usual and transform_batch is None
         key = LAYER if layer_key == "auto" and whole and default else layer_key
         return self._deliver(blocks, selection, return_type, None if key == "auto" else key, record)
 

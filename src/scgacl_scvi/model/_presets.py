@@ -60,6 +60,9 @@ PRESETS = {
             "gmm_reg_covar": 1e-5,
             "betas": (0.5, 0.99),
             "weight_decay": 2.5e-5,
+            "loading_precision": 0.0,
+            "dispersion_precision": 0.0,
+            "dispersion_lr_factor": 1.0,
             "max_grad_norm": None,
         },
         train_size=1.0,
@@ -89,6 +92,6 @@ def default_schedule(n_cells: int, gene_likelihood: str) -> Schedule:
     """
     batch_size = 64 if n_cells <= 10_000 else 128 if n_cells <= 100_000 else 256
     shrink = min(1.0, (5000 / n_cells) ** 0.7)
-    epochs = tuple(max(minimum, round(full * shrink)) for full, minimum in ((20, 3), (50, 4), (40, 4)))
+    epochs = tuple(max(minimum, round(full * shrink)) for full, minimum in ((20, 3), (30, 4), (20, 4)))
     rate = 2e-3 if gene_likelihood == "zinb" else 1e-3
     return Schedule(epochs, (2e-3, rate, 3e-4), batch_size)

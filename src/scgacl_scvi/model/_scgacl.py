@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS
@@ -20,6 +21,7 @@ from scvi.model.base import ArchesMixin, BaseModelClass, RNASeqMixin, VAEMixin
 from scgacl_scvi._keys import INPUT_SCALE_ARG
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.train import CellLoader, registered_matrix
+from scgacl_scvi.train._loader import heldout_groups
 from scgacl_scvi.train._mixture_fit import MAX_CLUSTERS
 
 from ._checks import check_choice, check_complete, check_key, check_numeric, check_shape
@@ -177,6 +179,9 @@ class SCGACL(
                 preset=preset,
                 **chosen,
             )
+        # What training never sees, whatever seeds later calls have.
+        self.heldout_seed_ = self.seed_
+        self.module.gene_group.copy_(torch.as_tensor(heldout_groups("genes", self.summary_stats.n_vars, self.seed_)))
         if counts is not None:
             self.module.set_data_statistics(*_data_statistics(counts, library, gene_likelihood, input_scale))
         self._model_summary_string = (

@@ -9,6 +9,7 @@ from scgacl_scvi._compat import use_distributed_sampler, without_lightning_noise
 from scgacl_scvi._keys import HELDOUT
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.train import CellSplitter, Phase, Phases, RestoreBest, SCGACLTrainingPlan
+from scgacl_scvi.train._gate_fit import fit_gate
 
 from ._presets import PRESETS, default_schedule
 from ._seed import current_seed, flushed_denormals, seeded
@@ -48,6 +49,7 @@ class TrainingMixin:
         weight_type_contrastive: float | None = None,
         temperature: float | None = None,
         update: Literal["fused", "published"] | None = None,
+        gate_genes: bool | None = None,
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs,
     ) -> None:
@@ -81,6 +83,11 @@ class TrainingMixin:
             Of both contrastive losses.
         update
             ``"fused"`` or ``"published"`` updates of the joint phase.
+        gate_genes
+            Whether a tenth of the entries is kept from training, to find out afterwards for each gene whether cluster
+            or generator predict it better than its own mean; where not, its mean is what :meth:`get_imputed_expression`
+            and the other getters take. Without it, imputed values correlate genes that have nothing in common. Default
+            True for count likelihoods.
         plan_kwargs
             Further arguments of :class:`~scgacl_scvi.train.SCGACLTrainingPlan`.
         **trainer_kwargs
@@ -115,6 +122,9 @@ class TrainingMixin:
         early_batch = vade_batch_size or batch_size
         batch_sizes = dict(zip(Phase, (early_batch, early_batch, joint_batch_size or batch_size), strict=True))
         seed = self.seed_ = current_seed()
+        hold_out = gate_genes if gate_genes is not None else self.module.gene_likelihood != "normal"
+        if hold_out and self.module.gene_likelihood == "normal":
+            raise ValueError("`gate_genes=True` needs a count likelihood ('nb' or 'zinb'); this model's is 'normal'.")
         n_before = 0 if self.history is None else len(self.history["train_loss"])
         splitter = self._data_splitter_cls(
             self.adata_manager,
@@ -125,6 +135,8 @@ class TrainingMixin:
             train_size=train_size or preset.train_size,
             validation_size=validation_size,
             shuffle_set_split=shuffle_set_split,
+            hold_out=hold_out,
+            heldout_seed=self.heldout_seed_,
         )
         rates = preset.learning_rates or schedule.learning_rates
         given = {
@@ -181,6 +193,12 @@ class TrainingMixin:
         if plan.mixture_start is not None:
             self.bic_ = plan.mixture_start.bic
         self.best_epoch_ = best.best_epoch if splitter.n_val else None
+        if hold_out:
+            fit_gate(
+                self.module,
+                lambda: splitter.training_cells(held_out=True),
+                lambda: splitter.training_cells(held_out=False),
+            )
         with seeded(seed):
             self._fit_dropout()
 

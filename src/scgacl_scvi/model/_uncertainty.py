@@ -214,8 +214,7 @@ def _given_z(module: VaDE, tensors: dict[str, Tensor], noise: Tensor, batch: int
     inferred = module.encode(**module._get_inference_input(tensors))
     qz, depth = inferred["qz"], inferred["library"] / module.median_library
     for draw in noise.to(module.device):
-        inputs = module._get_generative_input(tensors, {**inferred, "z": qz.loc + qz.scale * draw})
-        yield tensors, module.generative(**inputs, transform_batch=batch), depth
+        yield tensors, module.predict(tensors, {**inferred, "z": qz.loc + qz.scale * draw}, batch), depth
 
 
 def _spread(module: VaDE, tensors, own: dict, depth: Tensor, scale: Scale, generator) -> tuple[Tensor, Tensor]:

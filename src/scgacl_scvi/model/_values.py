@@ -32,7 +32,7 @@ class Request:
     estimand
         ``"mean"``: posterior mean of the expression (its log1p on a log scale); ``"log"``: posterior mean of the log1p.
     threshold
-        Probability from which a zero is filled.
+        Probability from which a zero is filled; see :func:`default_threshold`.
     """
 
     policy: Policy = "impute"
@@ -58,6 +58,15 @@ class Request:
             )
         if module.gene_likelihood == "normal" and self.estimand == "log":
             raise ValueError("`estimand='log'` needs a count likelihood ('nb' or 'zinb'); this model's is 'normal'.")
+
+
+def default_threshold(module: VaDE) -> float:
+    """Probability from which a zero is filled where the user says nothing.
+
+    ``"zinb"``: .2. What is filled in is the mean over what the zero may hide, nothing included, so that filling never
+    costs in expectation; left at 0 is what is most probably a true zero. Other likelihoods: .5, the published one.
+    """
+    return 0.2 if module.gene_likelihood == "zinb" else 0.5
 
 
 def posterior_values(
@@ -104,12 +113,11 @@ def posterior_values(
 
 def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tensor, Tensor]:
     """Value of each entry as if unobserved zeros were all filled, and the probability to fill a zero."""
-    inputs = module._get_generative_input(tensors, inferred)
-    own = module.generative(**inputs)
+    own = module.predict(tensors, inferred)
     x = tensors[REGISTRY_KEYS.X_KEY]
     p_fill = fill_probability(module, tensors, inferred, own)
     if module.gene_likelihood == "normal":
-        means = [own if b is None else module.generative(**inputs, transform_batch=b) for b in batches]
+        means = [own if b is None else module.predict(tensors, inferred, b) for b in batches]
         mean = torch.stack([generated["scale"] for generated in means]).mean(0)
         return _from_lognorm(mean, depth, module, request.scale), p_fill
 
@@ -119,7 +127,7 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
     estimates = []
     for batch in batches:
         # Another batch's mean, with what the cell's own count said about it in its own batch.
-        other = 1.0 if batch is None else module.generative(**inputs, transform_batch=batch)["scale"] / own["scale"]
+        other = 1.0 if batch is None else module.predict(tensors, inferred, batch)["scale"] / own["scale"]
         if request.estimand == "log":
             estimates.append(_log_estimate(module, seen, mean, factor, other))
         else:

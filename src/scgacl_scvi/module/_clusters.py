@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scgacl_scvi._compat import torch_threads_kept
+
 _N_PCS = 50
 
 
@@ -32,11 +34,38 @@ class KMeansClasses(nn.Module):
         from sklearn.decomposition import PCA
 
         n_pcs = min(len(self.components), profiles.shape[0] - 1, profiles.shape[1] - 1)
-        pca = PCA(n_pcs, svd_solver="arpack", random_state=seed).fit(profiles)
-        scores = pca.transform(profiles)
-        kmeans = KMeans(n_clusters, n_init=10, random_state=seed).fit(np.ascontiguousarray(scores))
+        with torch_threads_kept():
+            pca = PCA(n_pcs, svd_solver="arpack", random_state=seed).fit(profiles)
+            scores = pca.transform(profiles)
+            kmeans = KMeans(n_clusters, n_init=10, random_state=seed).fit(np.ascontiguousarray(scores))
         self.center.copy_(torch.as_tensor(pca.mean_))
         self.components[:n_pcs].copy_(torch.as_tensor(pca.components_.copy()))
         self.centroids[:n_clusters, :].fill_(0.0)
         self.centroids[:n_clusters, :n_pcs].copy_(torch.as_tensor(kmeans.cluster_centers_))
         return self
+
+
+class ClassesMixin:
+    """Classes of cells, for the type-level contrast and for the dropout rule."""
+
+    @torch.no_grad()
+    def classes(self, inferred: dict, labels: Tensor | None) -> Tensor:
+        """Class of each cell for the type-level contrast: its label, else its cluster."""
+        return self._classes(self.kmeans, inferred, labels)
+
+    @torch.no_grad()
+    def dropout_classes(self, inferred: dict, labels: Tensor | None) -> Tensor:
+        """Row of ``zero_dropout`` for each cell: the class within which the Gamma-Normal mixture was fitted."""
+        return self._classes(self.kmeans_dropout, inferred, labels)
+
+    def _classes(self, kmeans: KMeansClasses | None, inferred: dict, labels: Tensor | None) -> Tensor:
+        if kmeans is None:
+            cluster = self.prior.responsibilities(inferred["qz"].loc).argmax(-1)
+        else:  # these clusters are not tied to labels: number them apart
+            cluster = self.n_labels + kmeans(inferred["profile"])
+        return cluster if labels is None else torch.where(labels < self.n_labels, labels, cluster)
+
+    def fit_classes(self, profiles, n_clusters: int, seed: int) -> None:
+        """Fit the published classes on lognorm profiles (cells x genes, sparse or dense)."""
+        self.kmeans.fit(profiles, n_clusters, seed)
+        self.kmeans_dropout.fit(profiles, n_clusters, seed + 1)

@@ -32,7 +32,7 @@ def _nonzeros(x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
     return rows, *(value.expand_as(x)[rows, columns] for value in (x, *parameters))
 
 
-def nb_log_likelihood(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
+def nb_log_likelihood(x: Tensor, mu: Tensor, theta: Tensor, visible: Tensor | None = None) -> Tensor:
     """Negative-binomial log-likelihood of each cell.
 
     Parameters
@@ -43,17 +43,22 @@ def nb_log_likelihood(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
         Mean at the cell's own depth (counts), cells x genes.
     theta
         Inverse dispersion, genes or cells x genes.
+    visible
+        Entries that count, cells x genes; None for all.
 
     Returns
     -------
     Log-likelihood summed over genes, one value a cell.
     """
+    x, zero = _only(visible, x, nb_zero_log_prob(mu, theta))
     rows, x_nz, mu_nz, theta_nz = _nonzeros(x, mu, theta)
     excess = _nb_nonzero_excess(x_nz, mu_nz, theta_nz) - torch.lgamma(x_nz + 1)
-    return nb_zero_log_prob(mu, theta).sum(-1).index_add(0, rows, excess)
+    return zero.sum(-1).index_add(0, rows, excess)
 
 
-def zinb_log_likelihood(x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor) -> Tensor:
+def zinb_log_likelihood(
+    x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor, visible: Tensor | None = None
+) -> Tensor:
     """Zero-inflated negative-binomial log-likelihood of each cell.
 
     Parameters
@@ -62,6 +67,8 @@ def zinb_log_likelihood(x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor)
         As in :func:`nb_log_likelihood`; ``mu`` is the mean *without* dropout.
     zi_logits
         Logits of the dropout probability, cells x genes.
+    visible
+        Entries that count, cells x genes; None for all.
 
     Returns
     -------
@@ -70,9 +77,24 @@ def zinb_log_likelihood(x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor)
     zero = nb_zero_log_prob(mu, theta)
     kept = F.logsigmoid(-zi_logits)
     zero_inflated = torch.logaddexp(F.logsigmoid(zi_logits), kept + zero)
+    x, zero_inflated = _only(visible, x, zero_inflated)
     rows, x_nz, mu_nz, theta_nz, kept_nz, zero_nz, inflated_nz = _nonzeros(x, mu, theta, kept, zero, zero_inflated)
     excess = kept_nz + zero_nz + _nb_nonzero_excess(x_nz, mu_nz, theta_nz) - torch.lgamma(x_nz + 1) - inflated_nz
     return zero_inflated.sum(-1).index_add(0, rows, excess)
+
+
+def _only(visible: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:
+    """Values with those entries at 0 that do not count."""
+    return values if visible is None else tuple(value * visible for value in values)
+
+
+def entry_log_prob(x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor | None = None) -> Tensor:
+    """Log-probability of each count under the (zero-inflated) negative binomial; arguments as above, same shape."""
+    log_p = nb_zero_log_prob(mu, theta) + _nb_nonzero_excess(x, mu, theta) - torch.lgamma(x + 1)
+    if zi_logits is None:
+        return log_p
+    kept = F.logsigmoid(-zi_logits) + log_p
+    return torch.where(x > 0, kept, torch.logaddexp(F.logsigmoid(zi_logits), kept))
 
 
 def masked_normal_log_likelihood(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

@@ -12,8 +12,11 @@ from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from ._clusters import KMeansClasses
+from scgacl_scvi._keys import HELDOUT_GROUP
+
+from ._clusters import ClassesMixin, KMeansClasses
 from ._dropout_curve import DropoutCurve
+from ._gate import GeneGate
 from ._likelihoods import (
     masked_normal_log_likelihood,
     masked_squared_error,
@@ -22,13 +25,14 @@ from ._likelihoods import (
 )
 from ._networks import Discriminator, Encoder, Generator, initialise_published
 from ._prior import MixturePrior
+from ._sampling import SamplingMixin
 
 Likelihood = Literal["nb", "zinb", "normal"]
 
 _MAX_LOG_THETA = 9.0  # beyond, lgamma(x + theta) - lgamma(theta) has no correct digit in single precision
 
 
-class VaDE(BaseModuleClass):
+class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
     """Generator (VaDE) and discriminator of scGACL.
 
     Tensors only: cells x genes of counts (or of lognorm values, see ``input_scale``), codes of labels and batches.
@@ -119,7 +123,10 @@ class VaDE(BaseModuleClass):
         self.register_buffer("gene_seen", torch.ones(n_input, dtype=torch.bool))
         # No unnormalised mean lies far above the largest value of the data: an overshoot of exp() would not come back.
         self.register_buffer("max_log_mean", torch.tensor(12.0))
-        # Fitted after training: which zeros hide a count.
+        # Of the groups of genes, a cell keeps one from training (its key in a batch says which).
+        self.register_buffer("gene_group", torch.zeros(n_input, dtype=torch.uint8))
+        # Fitted after training: how far each gene follows the generator, and which zeros hide a count.
+        self.gate = GeneGate(n_components, n_input)
         self.dropout_curve = DropoutCurve(n_input) if gene_likelihood == "zinb" else None
         # Published classes: k-means, once for the contrast and once more for the dropout rule.
         self.kmeans = KMeansClasses(n_input, n_components) if self.published else None
@@ -145,6 +152,7 @@ class VaDE(BaseModuleClass):
         self.median_library.fill_(float(median_library))
         self.gene_seen.copy_(torch.as_tensor(gene_means > 0))
         self.max_log_mean.fill_(float(np.log(max(largest, 1.0))) + 2.0)
+        self.gate.log_mean.copy_(torch.as_tensor(gene_means, dtype=torch.float32).clamp_min(1e-9).log())
         if self.published:
             return
         means = torch.as_tensor(gene_means, dtype=torch.float32)
@@ -168,7 +176,13 @@ class VaDE(BaseModuleClass):
             "cont_covs": tensors.get(REGISTRY_KEYS.CONT_COVS_KEY),
             "cat_covs": tensors.get(REGISTRY_KEYS.CAT_COVS_KEY),
             "size_factor": tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY) if self.use_size_factor else None,
+            "visible": self.visible(tensors),
         }
+
+    def visible(self, tensors: dict[str, Tensor]) -> Tensor | None:
+        """Entries of a batch that training may see, cells x genes; None for all."""
+        group = tensors.get(HELDOUT_GROUP)
+        return None if group is None else self.gene_group.to(group.device) != group
 
     def _get_generative_input(self, tensors: dict[str, Tensor], inference_outputs: dict, **_) -> dict:
         return {
@@ -179,13 +193,21 @@ class VaDE(BaseModuleClass):
             "cat_covs": tensors.get(REGISTRY_KEYS.CAT_COVS_KEY),
         }
 
-    def library(self, x: Tensor, size_factor: Tensor | None = None) -> Tensor:
-        """Library size of each cell (counts), cells x 1; the median library for lognorm input."""
+    def library(self, x: Tensor, size_factor: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+        """Library size of each cell (counts), cells x 1; the median library for lognorm input.
+
+        Of a cell that keeps genes from training it is estimated from the others, by their usual share of a library:
+        the sum over all would tell the encoder what was held out.
+        """
         if size_factor is not None:
             return size_factor * self.median_library
         if self.input_scale == "lognorm":
             return self.median_library.expand(len(x), 1)
-        return x.sum(-1, keepdim=True).clamp_min(1.0)
+        if visible is None:
+            return x.sum(-1, keepdim=True).clamp_min(1.0)
+        share = torch.softmax(self.gate.log_mean, 0)
+        usual = (visible.to(share) @ share)[:, None].clamp_min(1e-3)
+        return ((x * visible).sum(-1, keepdim=True) / usual).clamp_min(1.0)
 
     def lognorm(self, x: Tensor, library: Tensor) -> Tensor:
         """``log1p(x / library * m)``; lognorm input is returned as it is."""
@@ -199,15 +221,21 @@ class VaDE(BaseModuleClass):
         cont_covs: Tensor | None = None,
         cat_covs: Tensor | None = None,
         size_factor: Tensor | None = None,
-    ) -> dict[str, Tensor | Normal]:
-        """Posterior of z, without drawing from it: ``profile`` (lognorm), ``library`` (counts, cells x 1), ``qz``."""
-        library = self.library(x, size_factor)
+        visible: Tensor | None = None,
+    ) -> dict[str, Tensor | Normal | None]:
+        """Posterior of z, without drawing from it.
+
+        ``profile`` (lognorm, 0 where not visible), ``library`` (counts, cells x 1), ``qz``, ``visible``.
+        """
+        library = self.library(x, size_factor, visible)
         profile = self.lognorm(x, library)
+        if visible is not None:
+            profile = profile * visible
         shown = profile
         if self.training and self.hide_rate > 0:
             shown = profile * (torch.rand_like(profile) >= self.hide_rate)
         qz = self.encoder(shown, *self._categories(batch_index, cat_covs), cont=cont_covs)
-        return {"profile": profile, "library": library, "qz": qz}
+        return {"profile": profile, "library": library, "qz": qz, "visible": visible}
 
     @auto_move_data
     def inference(self, *args, n_samples: int = 1, **kwargs) -> dict[str, Tensor | Normal]:
@@ -252,15 +280,35 @@ class VaDE(BaseModuleClass):
             px = ZeroInflatedNegativeBinomial(mu=rate, theta=self.theta, zi_logits=zi_logits, scale=frequency)
         return {"scale": scale, "rate": rate, "zi_logits": zi_logits, "px": px}
 
-    def reconstruction_loss(self, x: Tensor, profile: Tensor, generated: dict[str, Tensor]) -> Tensor:
-        """Negative log-likelihood of each cell (or the published squared error)."""
+    def predict(
+        self, tensors: dict[str, Tensor], inferred: dict, transform_batch: int | None = None
+    ) -> dict[str, Tensor]:
+        """As :meth:`generative`, through the gate of each gene: what the getters take for a cell's mean."""
+        own = self.generative(**self._get_generative_input(tensors, inferred), transform_batch=transform_batch)
+        if not self.gate.fitted:
+            return own
+        responsibilities = self.prior.responsibilities(inferred["z"], self.labels(tensors))
+        scale, correction = self.gate(own["scale"], responsibilities, self.theta)
+        depth = inferred["library"] / self.median_library
+        return {**own, "scale": scale, "rate": scale * (depth * correction)}
+
+    def reconstruction_loss(
+        self, x: Tensor, profile: Tensor, generated: dict[str, Tensor], visible: Tensor | None = None
+    ) -> Tensor:
+        """Negative log-likelihood of each cell's visible entries (or the published squared error)."""
         if self.gene_likelihood == "nb":
-            return -nb_log_likelihood(x, generated["rate"], self.theta)
+            return -nb_log_likelihood(x, generated["rate"], self.theta, visible)
         if self.gene_likelihood == "zinb":
-            return -zinb_log_likelihood(x, generated["rate"], self.theta, generated["zi_logits"])
+            return -zinb_log_likelihood(x, generated["rate"], self.theta, generated["zi_logits"], visible)
         if self.published:
             return masked_squared_error(profile, generated["scale"])
         return -masked_normal_log_likelihood(profile, generated["scale"], self.log_theta.exp())
+
+    def prior_squares(self) -> tuple[Tensor, Tensor]:
+        """Sums of squares of the generator's loadings, and of the log dispersions around their mean."""
+        outputs = [self.decoder.output] if self.decoder.zi is None else [self.decoder.output, self.decoder.zi]
+        centred = self.log_theta - self.log_theta.mean().detach()
+        return sum(layer.weight.square().sum() for layer in outputs), centred.square().sum()
 
     def kl(self, inferred: dict, labels: Tensor | None) -> Tensor:
         """KL of each cell's posterior to the prior: a standard normal until the mixture is fitted."""
@@ -280,7 +328,10 @@ class VaDE(BaseModuleClass):
         """Negative ELBO; adversarial and contrastive terms belong to the training plan."""
         labels = self.labels(tensors)
         reconstruction = self.reconstruction_loss(
-            tensors[REGISTRY_KEYS.X_KEY], inference_outputs["profile"], generative_outputs
+            tensors[REGISTRY_KEYS.X_KEY],
+            inference_outputs["profile"],
+            generative_outputs,
+            inference_outputs["visible"],
         )
         kl = self.kl(inference_outputs, labels)
         return LossOutput((reconstruction + kl_weight * kl).mean(), reconstruction_loss=reconstruction, kl_local=kl)
@@ -291,62 +342,9 @@ class VaDE(BaseModuleClass):
         """Label codes of a batch (``n_labels`` = unlabelled), or None without labels."""
         return tensors[REGISTRY_KEYS.LABELS_KEY].squeeze(-1) if self.n_labels else None
 
-    @torch.no_grad()
-    def classes(self, inferred: dict, labels: Tensor | None) -> Tensor:
-        """Class of each cell for the type-level contrast: its label, else its cluster."""
-        return self._classes(self.kmeans, inferred, labels)
-
-    @torch.no_grad()
-    def dropout_classes(self, inferred: dict, labels: Tensor | None) -> Tensor:
-        """Row of ``zero_dropout`` for each cell: the class within which the Gamma-Normal mixture was fitted."""
-        return self._classes(self.kmeans_dropout, inferred, labels)
-
-    def _classes(self, kmeans: KMeansClasses | None, inferred: dict, labels: Tensor | None) -> Tensor:
-        if kmeans is None:
-            cluster = self.prior.responsibilities(inferred["qz"].loc).argmax(-1)
-        else:  # these clusters are not tied to labels: number them apart
-            cluster = self.n_labels + kmeans(inferred["profile"])
-        return cluster if labels is None else torch.where(labels < self.n_labels, labels, cluster)
-
-    def fit_classes(self, profiles, n_clusters: int, seed: int) -> None:
-        """Fit the published classes on lognorm profiles (cells x genes, sparse or dense)."""
-        self.kmeans.fit(profiles, n_clusters, seed)
-        self.kmeans_dropout.fit(profiles, n_clusters, seed + 1)
-
     def reconstructed_profile(self, generated: dict[str, Tensor]) -> Tensor:
         """The generator's mean on the lognorm scale."""
         return generated["scale"] if self.gene_likelihood == "normal" else torch.log1p(generated["scale"])
-
-    @torch.inference_mode()
-    def marginal_ll(
-        self,
-        tensors: dict[str, Tensor],
-        n_mc_samples: int,
-        return_mean: bool = False,
-        n_mc_samples_per_pass: int = 1,
-    ) -> Tensor | float:
-        """Marginal log-likelihood by importance sampling from the posterior; cells, or their mean.
-
-        Samples are drawn one at a time: ``n_mc_samples_per_pass`` is scvi-tools' trade of memory for speed.
-        """
-        log_weights = []
-        inputs = self._get_inference_input(tensors)
-        for _ in range(n_mc_samples):
-            inferred = self.inference(**inputs)
-            generated = self.generative(**self._get_generative_input(tensors, inferred))
-            x = tensors[REGISTRY_KEYS.X_KEY].to(inferred["z"].device)
-            log_px = -self.reconstruction_loss(x, inferred["profile"], generated)
-            log_pz = self.prior.distribution().log_prob(inferred["z"])
-            log_weights.append(log_px + log_pz - inferred["qz"].log_prob(inferred["z"]).sum(-1))
-        log_ll = torch.logsumexp(torch.stack(log_weights), 0) - np.log(len(log_weights))
-        return log_ll.mean().item() if return_mean else log_ll.cpu()
-
-    @torch.inference_mode()
-    def sample(self, tensors: dict[str, Tensor], n_samples: int = 1, **_) -> Tensor:
-        """Draw from the likelihood at sampled z: cells x genes, or cells x genes x samples."""
-        inferred, generated = self.forward(tensors, inference_kwargs={"n_samples": n_samples}, compute_loss=False)
-        draws = generated["px"].sample()
-        return draws.permute(1, 2, 0).cpu() if n_samples > 1 else draws.cpu()
 
     def _categories(self, batch_index: Tensor, cat_covs: Tensor | None) -> tuple[Tensor, ...]:
         return (batch_index, *(() if cat_covs is None else torch.split(cat_covs, 1, dim=1)))

@@ -6,6 +6,7 @@ Backed data are read batch by batch in file order and put back into the order as
 
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 from torch import Tensor
 
-from scgacl_scvi._keys import FRACTIONAL_ARG
+from scgacl_scvi._keys import FRACTIONAL_ARG, HELDOUT_GROUP
 
 from ._phases import Phases
 
@@ -87,6 +88,8 @@ class CellLoader:
         is too small for batch normalisation or a contrast.
     merge_single
         Join a last batch of one cell to the one before it: alone it has no batch statistics to train with.
+    heldout_groups
+        Group of genes that each cell of the data keeps from training; None where nothing is held out.
     **_
         Settings of torch's ``DataLoader`` that have no meaning for data in memory.
     """
@@ -98,6 +101,7 @@ class CellLoader:
         batch_size: int = 128,
         shuffle: bool = False,
         merge_single: bool = False,
+        heldout_groups: np.ndarray | None = None,
         **_,
     ):
         n = adata_manager.adata.n_obs
@@ -113,6 +117,8 @@ class CellLoader:
             for key in adata_manager.data_registry
             if key != REGISTRY_KEYS.X_KEY
         }
+        if heldout_groups is not None:
+            self.columns[HELDOUT_GROUP] = _column(heldout_groups, torch.int64)
 
     def __len__(self) -> int:
         n = len(self.indices)
@@ -134,6 +140,15 @@ class CellLoader:
             yield {REGISTRY_KEYS.X_KEY: x, **{key: column[rows] for key, column in self.columns.items()}}
 
 
+N_HELDOUT_GROUPS = 10
+"""Genes and cells are dealt into as many groups; a cell keeps the genes of its own group from training."""
+
+
+def heldout_groups(of: Literal["cells", "genes"], n: int, seed: int) -> np.ndarray:
+    """Group of each of ``n`` cells or genes, at random and as equal in size as can be."""
+    return np.random.default_rng((seed, of == "genes")).permutation(np.arange(n) % N_HELDOUT_GROUPS)
+
+
 def _column(values, dtype: torch.dtype) -> Tensor:
     values = np.array(values.to_numpy() if hasattr(values, "to_numpy") else values)  # a copy: pandas' may be read-only
     return torch.as_tensor(values.reshape(len(values), -1), dtype=dtype)
@@ -152,15 +167,31 @@ class CellSplitter(DataSplitter):
         Phases of training, to know which batch size applies.
     seed
         Seed of the split.
+    hold_out
+        Whether each training cell keeps one of :data:`N_HELDOUT_GROUPS` groups of genes from training.
+    heldout_seed
+        Seed of these groups: one for the life of a model, so that no later training sees what an earlier one did not.
     """
 
-    def __init__(self, adata_manager, *, shuffle_cells: bool, batch_sizes: dict, phases: Phases, seed: int, **kwargs):
+    def __init__(
+        self,
+        adata_manager,
+        *,
+        shuffle_cells: bool,
+        batch_sizes: dict,
+        phases: Phases,
+        seed: int,
+        hold_out: bool = False,
+        heldout_seed: int = 0,
+        **kwargs,
+    ):
         # Our batches are never too small, so scvi-tools need not move cells to avoid that: tell it batches of one.
         super().__init__(adata_manager, batch_size=1, **kwargs)
         self.shuffle_cells = shuffle_cells
         self.batch_sizes = batch_sizes
         self.phases = phases
         self.seed = seed
+        self.heldout_groups = heldout_groups("cells", adata_manager.adata.n_obs, heldout_seed) if hold_out else None
         self._loaders: dict[str, CellLoader] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -179,6 +210,11 @@ class CellSplitter(DataSplitter):
         loader.batch_size = self.batch_sizes[self.phases.at(epoch)[0]]
         return loader
 
+    def training_cells(self, *, held_out: bool) -> CellLoader:
+        """Training cells in a fixed order, with or without what they keep from training."""
+        groups = self.heldout_groups if held_out else None
+        return CellLoader(self.adata_manager, np.sort(self.train_idx), 512, heldout_groups=groups)
+
     def val_dataloader(self) -> CellLoader | None:
         """Validation cells in a fixed order, or None."""
         return self._loader("validation", self.val_idx, False) if len(self.val_idx) else None
@@ -189,7 +225,13 @@ class CellSplitter(DataSplitter):
 
     def _loader(self, name: str, indices: np.ndarray, shuffle: bool) -> CellLoader:
         if name not in self._loaders:
+            training = name == "train"
             self._loaders[name] = CellLoader(
-                self.adata_manager, np.asarray(indices, int), 512, shuffle, merge_single=name == "train"
+                self.adata_manager,
+                np.asarray(indices, int),
+                512,
+                shuffle,
+                merge_single=training,
+                heldout_groups=self.heldout_groups if training else None,
             )
         return self._loaders[name]

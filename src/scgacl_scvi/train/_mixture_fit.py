@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scgacl_scvi._compat import torch_threads_kept
+
 MIN_CLUSTERS, MAX_CLUSTERS = 2, 20
 _MAX_CELLS_FOR_BIC = 4000
 
@@ -106,6 +108,6 @@ def _quiet_fit(mixture, latent):
 
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():
+    with torch_threads_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return mixture.fit(latent)

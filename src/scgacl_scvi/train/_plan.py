@@ -1,13 +1,10 @@
 """One fit in three phases: autoencoder, VaDE, joint adversarial and contrastive training."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scvi import REGISTRY_KEYS
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
@@ -16,6 +13,7 @@ from torch import Tensor
 from scgacl_scvi._keys import HELDOUT
 from scgacl_scvi.module import VaDE, heldout_loss, nt_xent, sup_con
 
+from ._adversarial import adversarial_loss, discriminator_loss, frozen
 from ._losses import EpochLosses
 from ._mixture_fit import MixtureStart, fit_mixture
 from ._phases import Phase, Phases
@@ -58,6 +56,13 @@ class SCGACLTrainingPlan(TrainingPlan):
         Added to each variance of the first mixture.
     betas, discriminator_betas, eps, weight_decay
         Of Adam.
+    loading_precision
+        Half the precision of a normal prior on the weights from the generator's last hidden layer to the genes. Genes
+        of few counts cannot pin theirs down, and would follow noise.
+    dispersion_precision
+        Half the precision of a normal prior on each gene's log dispersion, around the mean over genes.
+    dispersion_lr_factor
+        Learning rate of the dispersions over that of the networks: a fit is too short for them otherwise.
     max_grad_norm
         Gradients of the generator are clipped to this norm; None for no clipping.
     heldout_fraction
@@ -91,6 +96,9 @@ class SCGACLTrainingPlan(TrainingPlan):
         discriminator_betas: tuple[float, float] = (0.5, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        loading_precision: float = 30.0,
+        dispersion_precision: float = 0.5,
+        dispersion_lr_factor: float = 10.0,
         max_grad_norm: float | None = 50.0,
         heldout_fraction: float = 0.1,
         seed: int = 0,
@@ -108,6 +116,8 @@ class SCGACLTrainingPlan(TrainingPlan):
         self.latent_noise, self.latent_penalty = latent_noise, latent_penalty
         self.n_clusters, self.gmm_reg_covar = n_clusters, gmm_reg_covar
         self.betas, self.discriminator_betas = betas, discriminator_betas
+        self.loading_precision, self.dispersion_precision = loading_precision, dispersion_precision
+        self.dispersion_lr_factor = dispersion_lr_factor
         self.max_grad_norm = max_grad_norm
         self.heldout_fraction = heldout_fraction
         self.seed = seed
@@ -120,8 +130,10 @@ class SCGACLTrainingPlan(TrainingPlan):
 
     def configure_optimizers(self):
         """Two Adams: encoder, generator and prior; discriminator."""
-        discriminator = set(self.module.discriminator.parameters())
-        generator = [p for p in self.module.parameters() if p.requires_grad and p not in discriminator]
+        apart = {*self.module.discriminator.parameters(), self.module.log_theta}
+        generator = [p for p in self.module.parameters() if p.requires_grad and p not in apart]
+        dispersions = [p for p in [self.module.log_theta] if p.requires_grad]
+        dispersion = {"params": dispersions, "factor": self.dispersion_lr_factor}
         common = {
             "lr": self.learning_rates[self._phase],
             "eps": self.eps,
@@ -129,7 +141,7 @@ class SCGACLTrainingPlan(TrainingPlan):
             "fused": True,
         }
         return [
-            torch.optim.Adam(generator, betas=self.betas, **common),
+            torch.optim.Adam([{"params": generator}, dispersion], betas=self.betas, **common),
             torch.optim.Adam(self.module.discriminator.parameters(), betas=self.discriminator_betas, **common),
         ]
 
@@ -142,7 +154,7 @@ class SCGACLTrainingPlan(TrainingPlan):
             for optimizer in self.optimizers():
                 optimizer.optimizer.state.clear()
                 for group in optimizer.param_groups:
-                    group["lr"] = self.learning_rates[self._phase]
+                    group["lr"] = self.learning_rates[self._phase] * group.get("factor", 1.0)
 
     @torch.no_grad()
     def _start_prior(self) -> None:
@@ -188,7 +200,9 @@ class SCGACLTrainingPlan(TrainingPlan):
     def _elbo(self, batch: dict[str, Tensor], inferred: dict, generated: dict) -> LossOutput:
         if self._phase is not Phase.AUTOENCODER:
             return self.module.loss(batch, inferred, generated)
-        reconstruction = self.module.reconstruction_loss(batch[REGISTRY_KEYS.X_KEY], inferred["profile"], generated)
+        reconstruction = self.module.reconstruction_loss(
+            batch[REGISTRY_KEYS.X_KEY], inferred["profile"], generated, inferred["visible"]
+        )
         penalty = self.latent_penalty * inferred["qz"].loc.square().sum(-1)
         return LossOutput(
             (reconstruction + penalty).mean(),
@@ -196,19 +210,18 @@ class SCGACLTrainingPlan(TrainingPlan):
             kl_local=self.module.kl_standard(inferred["qz"]),
         )
 
+    def _penalty(self) -> Tensor | float:
+        """Minus the log prior of loadings and dispersions, for a cell."""
+        if not (self.loading_precision or self.dispersion_precision):
+            return 0.0
+        loadings, spread = self.module.prior_squares()
+        return (self.loading_precision * loadings + self.dispersion_precision * spread) / self.n_obs_training
+
     def _profiles(self, inferred: dict, generated: dict) -> tuple[Tensor, Tensor]:
         """Real and reconstructed lognorm profile of each cell, as the discriminator sees them."""
         real = inferred["profile"]
         fake = self.module.reconstructed_profile(generated)
         return real, fake * (real > 0) if self.mask_reconstruction else fake
-
-    def _adversarial(self, fake_logits: Tensor) -> Tensor:
-        """The generator's loss: reconstructions taken for real (smoothed targets)."""
-        return F.binary_cross_entropy_with_logits(fake_logits, 0.9 + 0.1 * torch.rand_like(fake_logits))
-
-    def _discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        real = F.binary_cross_entropy_with_logits(real_logits, 0.9 + 0.1 * torch.rand_like(real_logits))
-        return real + F.binary_cross_entropy_with_logits(fake_logits, 0.1 * torch.rand_like(fake_logits))
 
     def _contrasts(self, real: tuple, fake: tuple, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Cell-level and type-level contrastive loss, from the discriminator's outputs."""
@@ -229,7 +242,7 @@ class SCGACLTrainingPlan(TrainingPlan):
         if self._phase is not Phase.JOINT:
             inferred, generated = self._generate(batch)
             elbo = self._elbo(batch, inferred, generated)
-            self._step(elbo.loss, generator)
+            self._step(elbo.loss + self._penalty(), generator)
             self._losses.add("train", elbo)
             return elbo.loss.detach()
         update = self._fused_update if self.update == "fused" else self._published_update
@@ -242,22 +255,23 @@ class SCGACLTrainingPlan(TrainingPlan):
         inferred, generated = self._generate(batch)
         elbo = self._elbo(batch, inferred, generated)
         if not any(weights):
-            self._step(elbo.loss, generator)
+            self._step(elbo.loss + self._penalty(), generator)
             return (elbo,)
         classes = self.module.classes(inferred, self.module.labels(batch))
         real, fake = self._profiles(inferred, generated)
 
         network = self.module.discriminator
-        with _frozen(network):
+        with frozen(network):
             judged = network(fake)
             with torch.no_grad():
                 reference = network(real)
-        adversarial = self._adversarial(judged[0])
+        adversarial = adversarial_loss(judged[0])
         terms = (adversarial, *self._contrasts(reference, judged, classes))
-        self._step(elbo.loss + sum(w * term for w, term in zip(weights, terms, strict=True)), generator)
+        others = sum(w * term for w, term in zip(weights, terms, strict=True))
+        self._step(elbo.loss + self._penalty() + others, generator)
 
         reference, judged = network(real), network(fake.detach())
-        discriminating = self._discriminator_loss(reference[0], judged[0])
+        discriminating = discriminator_loss(reference[0], judged[0])
         terms = (discriminating, *self._contrasts(reference, judged, classes))
         self._step(sum(w * term for w, term in zip(weights, terms, strict=True)), discriminator)
         return elbo, adversarial, *terms
@@ -266,18 +280,18 @@ class SCGACLTrainingPlan(TrainingPlan):
         weight_adversarial, weight_cell, weight_type = self.weights
         network = self.module.discriminator
         elbo = self._elbo(batch, *self._generate(batch))
-        self._step(elbo.loss, generator)
+        self._step(elbo.loss + self._penalty(), generator)
 
         # A loss of weight 0 takes no step: Adam would move on by its momentum.
         adversarial = discriminating = cell = kind = torch.full_like(elbo.loss.detach(), torch.nan)
         if weight_adversarial:
             _, fake = self._profiles(*self._generate(batch))
-            with _frozen(network):
-                adversarial = self._adversarial(network(fake)[0])
+            with frozen(network):
+                adversarial = adversarial_loss(network(fake)[0])
             self._step(weight_adversarial * adversarial, generator)
             with torch.no_grad():
                 real, fake = self._profiles(*self._generate(batch))
-            discriminating = self._discriminator_loss(network(real)[0], network(fake)[0])
+            discriminating = discriminator_loss(network(real)[0], network(fake)[0])
             self._step(weight_adversarial * discriminating, discriminator)
         if weight_cell or weight_type:
             inferred, generated = self._generate(batch)
@@ -310,8 +324,8 @@ class SCGACLTrainingPlan(TrainingPlan):
             real, fake = self._profiles(inferred, generated)
             reference, judged = self.module.discriminator(real), self.module.discriminator(fake)
             classes = self.module.classes(inferred, self.module.labels(batch))
-            discriminating = self._discriminator_loss(reference[0], judged[0])
-            others = (self._adversarial(judged[0]), discriminating, *self._contrasts(reference, judged, classes))
+            discriminating = discriminator_loss(reference[0], judged[0])
+            others = (adversarial_loss(judged[0]), discriminating, *self._contrasts(reference, judged, classes))
         self._losses.add("validation", elbo, *others)
         generator = torch.Generator(device=self.device).manual_seed(self.seed * 1_000_003 + batch_idx)
         scored = heldout_loss(self.module, batch, self.heldout_fraction, generator)
@@ -342,16 +356,3 @@ class SCGACLTrainingPlan(TrainingPlan):
             loss, n = torch.stack(self._heldout).sum(0).tolist()
             self._heldout.clear()
             self.log(f"{HELDOUT}_validation", loss / max(n, 1.0), prog_bar=True, sync_dist=self.use_sync_dist)
-
-
-@contextmanager
-def _frozen(network: torch.nn.Module) -> Iterator[None]:
-    """Parameters of a network that take no gradient inside; those that took none before take none after."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

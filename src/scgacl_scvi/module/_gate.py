@@ -1,0 +1,118 @@
+"""A gate for each gene: how much of what the generator says of it stands up to counts that training did not see.
+
+A generator explains part of the noise by its latent space, and its means then correlate genes that have nothing in
+common. The gate mixes three means of rising complexity, on the log scale: the gene's own, that of the cell's cluster,
+and the generator's. A gene for which held-out counts do not speak for more than its own mean gets exactly that mean.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ._likelihoods import nb_zero_log_prob
+
+_TINY = 1e-9
+_PSEUDOCOUNT = 1.0
+"""Molecules by which a cluster's mean is drawn to the gene's."""
+_DEPTH_GENES = 500
+"""Genes by which a cell's depth is judged; the median of the best-measured ones is as good as that of all."""
+
+
+class GeneGate(nn.Module):
+    """Means of genes and clusters, and the weights by which they mix with the generator's mean.
+
+    Everything is a buffer, fitted after training (:func:`~scgacl_scvi.train._gate_fit.fit_gate`); until then, or where
+    it was not asked for, the gate is open.
+
+    Parameters
+    ----------
+    n_components
+        Largest number of components of the prior, K.
+    n_genes
+        Number of genes.
+    """
+
+    def __init__(self, n_components: int, n_genes: int):
+        super().__init__()
+        self.register_buffer("fitted", torch.tensor(False))
+        # Log of the gene's mean at the reference depth (counts); that of the data until the gate is fitted.
+        self.register_buffer("log_mean", torch.zeros(n_genes))
+        self.register_buffer("cluster_log_ratio", torch.zeros(n_components, n_genes))  # K x genes, to the gene's mean
+        self.register_buffer("weight_cluster", torch.zeros(n_genes))
+        self.register_buffer("weight_generator", torch.ones(n_genes))
+        self.register_buffer("evidence", torch.full((n_genes,), torch.nan))
+
+    def depth_correction(self, log_scale: Tensor, theta: Tensor) -> Tensor:
+        """Log of the factor that all genes of a cell share in the generator's mean, cells x 1.
+
+        The library is a noisy measure of depth: a few strong genes, or dropout, move it, and with it every other gene's
+        share. The generator learns to correct that. It is a property of the cell's depth, not of any gene, and must
+        not correlate genes. Weighted median over genes of the log-ratio to the gene's mean.
+        """
+        mean = self.log_mean.exp()
+        weight = mean / (1 + mean / theta)  # information on the log mean in one cell
+        genes = weight.topk(min(_DEPTH_GENES, len(weight))).indices
+        ratio = log_scale[:, genes] - self.log_mean[genes]
+        order = ratio.argsort(1)
+        share = weight[genes].expand_as(ratio).gather(1, order).cumsum(1)
+        middle = (share < share[:, -1:] / 2).sum(1, keepdim=True)
+        return ratio.gather(1, order.gather(1, middle))
+
+    def ratios(self, log_scale: Tensor, responsibilities: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Depth correction (cells x 1), and log-ratios of the cluster's and of the generator's mean to the gene's."""
+        correction = self.depth_correction(log_scale, theta)
+        return correction, responsibilities @ self.cluster_log_ratio, log_scale - self.log_mean - correction
+
+    def forward(self, scale: Tensor, responsibilities: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix the means.
+
+        Parameters
+        ----------
+        scale
+            The generator's mean at the reference depth (counts), cells x genes.
+        responsibilities
+            Probability of each cluster, cells x K.
+        theta
+            Inverse dispersion, genes.
+
+        Returns
+        -------
+        The mixed mean at the reference depth (counts), cells x genes, free of the cell's depth correction; and the
+        factor of that correction, cells x 1, by which the mean at the cell's own depth is larger.
+        """
+        correction, cluster, generator = self.ratios(scale.clamp_min(_TINY).log(), responsibilities, theta)
+        mixed = self.log_mean + self.weight_cluster * cluster + self.weight_generator * generator
+        return mixed.exp(), correction.exp()
+
+
+class GateSums:
+    """Sums over cells from which the means of genes and clusters follow."""
+
+    def __init__(self, gate: GeneGate):
+        k, g = gate.cluster_log_ratio.shape
+        self._x, self._depth = (torch.zeros(k + 1, g, dtype=torch.float64, device=gate.log_mean.device) for _ in "xd")
+        self._correction = self._n = 0.0
+
+    def add(self, x: Tensor, depth: Tensor, correction: Tensor, counted: Tensor, responsibilities: Tensor) -> None:
+        """Add cells: counts, depth and log of its correction (cells x 1), weight of each entry, responsibilities."""
+        members = torch.cat([torch.ones_like(depth), responsibilities], 1).T  # 1 + K x cells
+        self._x += members @ (x * counted)
+        self._depth += members @ (depth * correction.exp() * counted)
+        self._correction += correction.sum().item()
+        self._n += len(x)
+
+    def store(self, gate: GeneGate) -> None:
+        """Set the gate's means."""
+        mean = (self._x[0] / self._depth[0].clamp_min(_TINY)).clamp_min(_TINY)
+        cluster = (self._x[1:] + _PSEUDOCOUNT) / (self._depth[1:] + _PSEUDOCOUNT / mean)
+        # What the corrections have in common belongs to the means: the median cell's depth is right as it is.
+        gate.log_mean.copy_(mean.log() + self._correction / self._n)
+        gate.cluster_log_ratio.copy_((cluster / mean).log())
+
+
+def counted_share(x: Tensor, rate: Tensor, theta: Tensor, zi_logits: Tensor | None, visible: Tensor | None) -> Tensor:
+    """Weight of each entry in a mean: 0 for what is held out, and for a zero the probability that it is no dropout."""
+    weight = torch.ones_like(x) if visible is None else visible.to(x)
+    if zi_logits is None:
+        return weight
+    inflated = torch.sigmoid(zi_logits - nb_zero_log_prob(rate, theta))
+    return weight * torch.where(x > 0, 1.0, 1 - inflated)

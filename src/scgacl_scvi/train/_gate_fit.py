@@ -1,0 +1,114 @@
+"""Fit of the gate of each gene, on entries that training did not see."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from scvi import REGISTRY_KEYS
+from torch import Tensor
+
+from scgacl_scvi._keys import HELDOUT_GROUP
+from scgacl_scvi.module import VaDE
+from scgacl_scvi.module._gate import GateSums, counted_share
+from scgacl_scvi.module._likelihoods import entry_log_prob
+
+MIN_EVIDENCE = 1.0
+"""Nats by which held-out counts have to prefer the richer means. Under a gene's own mean, the chance of so much is at
+most exp(-1) by Markov's inequality, and was below 1 % in simulations."""
+
+# Log-ratio of the mixed mean to the gene's: a x cluster + b x (generator - cluster), or b x generator for a = 0.
+GRID = ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (1.0, 0.25), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0), (0.0, 1.0), (0.0, 0.5))
+WEIGHTS = tuple((a - b if a else 0.0, b) for a, b in GRID)
+"""The same as weights of the cluster's and of the generator's log-ratio; the first is the gene's own mean."""
+
+_EM_STEPS = 300
+
+
+@torch.no_grad()
+def fit_gate(module: VaDE, heldout_batches: Callable[[], Iterable], all_batches: Callable[[], Iterable]) -> None:
+    """Choose for each gene how far its mean follows cluster and generator.
+
+    For each gene, the log-likelihood of the held-out entries under each mixture of :data:`WEIGHTS`, less that under the
+    gene's own mean. Their likelihood ratios averaged over the mixtures are an e-value: at most 1 in expectation if the
+    gene's own mean is right, whatever the generator is. Where its logarithm is below :data:`MIN_EVIDENCE` the gene
+    keeps its own mean. Other genes share a distribution of weights, learnt by EM over genes (empirical Bayes), and each
+    gets its posterior mean of the weights.
+
+    Parameters
+    ----------
+    module
+        The trained module with a count likelihood.
+    heldout_batches
+        Makes an iterator over training cells with their held-out group.
+    all_batches
+        Makes one over the same cells with nothing held out.
+    """
+    module.eval()
+    gate = module.gate
+    gate.fitted.fill_(False)
+    sums = GateSums(gate)
+    for x, own in _passes(module, heldout_batches()):
+        _add(module, sums, x, own)
+    sums.store(gate)
+    ratios = torch.zeros(len(WEIGHTS), len(gate.log_mean), dtype=torch.float64, device=module.device)
+    for x, own in _passes(module, heldout_batches()):
+        ratios += _heldout_log_ratios(module, x, own)
+    sums = GateSums(gate)
+    for x, own in _passes(module, all_batches()):
+        _add(module, sums, x, own)
+    sums.store(gate)
+    _set_weights(gate, ratios.T)
+    gate.fitted.fill_(True)
+
+
+def _passes(module: VaDE, batches: Iterable):
+    """Counts of each batch, and what the module makes of what it may see of them."""
+    for tensors in batches:
+        tensors = {key: value.to(module.device) for key, value in tensors.items()}
+        inferred = module.encode(**module._get_inference_input(tensors))
+        inferred["z"] = inferred["qz"].loc
+        own = module.generative(**module._get_generative_input(tensors, inferred))
+        own["responsibilities"] = module.prior.responsibilities(inferred["z"], module.labels(tensors))
+        own["log_scale"] = own["scale"].clamp_min(1e-9).log()
+        own["depth"] = inferred["library"] / module.median_library
+        own["visible"], own["group"] = inferred["visible"], tensors.get(HELDOUT_GROUP)
+        yield tensors[REGISTRY_KEYS.X_KEY], own
+
+
+def _add(module: VaDE, sums: GateSums, x: Tensor, own: dict) -> None:
+    correction = module.gate.depth_correction(own["log_scale"], module.theta)
+    counted = counted_share(x, own["rate"], module.theta, own["zi_logits"], own["visible"])
+    sums.add(x, own["depth"], correction, counted, own["responsibilities"])
+
+
+def _heldout_log_ratios(module: VaDE, x: Tensor, own: dict) -> Tensor:
+    """Sum over cells of the log-likelihood ratios of the held-out entries, mixtures x genes."""
+    gate, theta = module.gate, module.theta
+    correction, cluster, generator = gate.ratios(own["log_scale"], own["responsibilities"], theta)
+    log_depth = own["depth"].log() + correction
+    total = torch.zeros(len(WEIGHTS), x.shape[1], dtype=torch.float64, device=x.device)
+    for group in own["group"].unique():
+        rows = torch.nonzero(own["group"].squeeze(-1) == group)
+        genes = torch.nonzero(module.gene_group == group).squeeze(-1)
+        at = (rows, genes)  # broadcasts to the block of cells x genes that is held out
+        zi_logits = None if own["zi_logits"] is None else own["zi_logits"][at]
+        base = (gate.log_mean + log_depth)[at]
+        for total_of, (of_cluster, of_generator) in zip(total, WEIGHTS, strict=True):
+            rate = (base + of_cluster * cluster[at] + of_generator * generator[at]).exp()
+            total_of[genes] += entry_log_prob(x[at], rate, theta[genes], zi_logits).sum(0)
+    return total - total[0]
+
+
+def _set_weights(gate, ratios: Tensor) -> None:
+    """Evidence and weights of each gene from its log-likelihood ratios, genes x mixtures."""
+    richer = ratios[:, 1:]
+    n = richer.shape[1]
+    evidence = torch.logsumexp(richer, 1) - torch.log(torch.tensor(float(n)))
+    passed = evidence >= MIN_EVIDENCE
+    log_prior = torch.full((n,), 1.0 / n, dtype=ratios.dtype, device=ratios.device).log()
+    for _ in range(_EM_STEPS if passed.any() else 0):
+        log_prior = (torch.softmax(richer[passed] + log_prior, 1).mean(0) + 1e-8).log()
+    posterior = torch.softmax(richer + log_prior, 1) * passed[:, None]
+    weights = posterior @ torch.tensor(WEIGHTS[1:], dtype=ratios.dtype, device=ratios.device)
+    gate.evidence.copy_(evidence)
+    gate.weight_cluster.copy_(weights[:, 0])
+    gate.weight_generator.copy_(weights[:, 1])
