@@ -18,7 +18,7 @@ import scgacl_scvi
 
 from .sets import HELDOUT, NULL, RECOVERY, STRUCTURE, TASKS, Data, Set
 
-CONTROL, PEER, OURS, CHECK = KINDS = ("controls", "peers", "ours", "checks")
+CONTROL, PEER, OURS, CHECK = KINDS = ("controls", "peers", "package", "checks")
 
 UNAVAILABLE = "unavailable"
 """Version of a method that cannot run here."""

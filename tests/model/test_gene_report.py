@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 from tests.conftest import make_counts
 
+from scgacl_scvi._keys import LAYER, UNS
+from scgacl_scvi.train._gate_fit import MIN_EVIDENCE
+
 from .conftest import KINDS, short_fit
 
 
@@ -17,7 +20,7 @@ def test_counts_and_filled_shares_are_those_of_the_matrices(models, kind):
     assert (report["n_cells"] == 60).all()
     np.testing.assert_array_equal(report["n_seen"], (counts > 0).sum(0))
     zeros = (counts == 0).sum(0)
-    filled = ((counts == 0) & (probability >= 0.5)).sum(0)
+    filled = ((counts == 0) & (probability >= (0.2 if kind == "zinb" else 0.5))).sum(0)
     expected = np.where(zeros > 0, filled / np.maximum(zeros, 1), np.nan)
     np.testing.assert_allclose(report["share_filled"], expected, atol=1e-6)
 
@@ -30,8 +33,42 @@ def test_each_gene_has_a_status_that_says_why(models, kind):
     filled = report["share_filled"] > 0
     assert report["status"][filled].str.startswith("imputed").all()
     assert report["status"][~filled].str.startswith("not imputed").all()
-    assert (report["status"] == "imputed").equals(filled & (report["gain"] > 0))
+    closed = report["evidence"] < MIN_EVIDENCE
+    assert report["status"].str.startswith("imputed with its mean: ").equals(filled & closed)
+    assert (report["status"] == "imputed").equals(filled & ~closed & (report["gain"] > 0))
     assert report.attrs["heldout_cells"] == ("training" if kind == "paper" else "validation")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evidence_is_that_of_the_gate_which_models_of_lognorm_values_do_not_have(models, kind):
+    gate = models[kind].module.gate
+    genes = models[kind].adata.var_names[[7, 0, 3]]
+    evidence = models[kind].gene_report(gene_list=genes)["evidence"].to_numpy()
+    if kind in ("normal", "paper"):
+        assert not gate.fitted
+        assert np.isnan(evidence).all()
+    else:
+        assert gate.fitted
+        np.testing.assert_array_equal(evidence, gate.evidence.numpy()[[7, 0, 3]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_default_threshold_is_recorded_and_stores_the_layer(models, kind):
+    model = models[kind]
+    default = 0.2 if kind == "zinb" else 0.5
+    default_of = {}
+    for threshold in (None, default, 0.35):
+        adata = model.adata.copy()
+        adata.layers.pop(LAYER, None)
+        values = model.get_imputed_expression(adata, threshold=threshold, return_type="frame")
+        assert values.attrs[UNS]["threshold"] == (default if threshold is None else threshold)
+        assert (LAYER in adata.layers) == (threshold != 0.35)
+        if threshold != 0.35:
+            assert adata.uns[UNS][LAYER]["threshold"] == default
+        default_of[threshold] = values.to_numpy()
+    np.testing.assert_array_equal(default_of[None], default_of[default])
+    if kind == "zinb":
+        assert (default_of[None] > 0).sum() > (default_of[0.35] > 0).sum()
 
 
 def test_a_gene_whose_zeros_stay_says_in_how_many_cells_it_was_seen(models):
@@ -73,3 +110,8 @@ def test_types_that_differ_are_gained_from_and_noise_is_not():
     assert report["gain"].iloc[:20].mean() > 0.05
     assert report["gain"].iloc[20:].mean() < 0.02
     assert (report["gain_se"] > 0).all()
+    assert (report["evidence"].iloc[:20] >= MIN_EVIDENCE).mean() > 0.7
+    assert (report["evidence"].iloc[20:] < MIN_EVIDENCE).mean() > 0.9
+    noise = report.iloc[20:][lambda genes: (genes["share_filled"] > 0) & (genes["evidence"] < MIN_EVIDENCE)]
+    assert len(noise) > 5
+    assert noise["status"].str.startswith("imputed with its mean: ").all()

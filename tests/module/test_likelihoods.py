@@ -13,6 +13,7 @@ from scgacl_scvi.module import (
     nb_log_likelihood,
     zinb_log_likelihood,
 )
+from scgacl_scvi.module._likelihoods import entry_log_prob
 
 
 def _case(seed: int, cells: int = 7, genes: int = 11):
@@ -96,3 +97,48 @@ def test_normal_scores_observed_entries_only():
 def test_published_error_averages_over_all_entries():
     x, mean = torch.tensor([[0.0, 1.0, 2.0, 0.0]]), torch.tensor([[5.0, 2.0, 4.0, 5.0]])
     torch.testing.assert_close(masked_squared_error(x, mean), torch.tensor([(1.0 + 4.0) / 4]))
+
+
+def _dense_log_pmf(x, mu, theta, logits=None) -> np.ndarray:
+    x, mu, theta = (value.double().numpy() for value in (x, mu, theta))
+    pmf = stats.nbinom.pmf(x, theta, theta / (theta + mu))
+    if logits is not None:
+        p = 1 / (1 + np.exp(-logits.double().numpy()))
+        pmf = p * (x == 0) + (1 - p) * pmf
+    return np.log(pmf)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_only_visible_entries_count(seed, inflated):
+    x, mu, theta, logits = _case(seed)
+    x = x.clamp_max(60)  # the oracle's probabilities are not in logs
+    visible = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < 0.6
+    oracle = np.where(visible.numpy(), _dense_log_pmf(x, mu, theta, logits if inflated else None), 0.0).sum(-1)
+    likelihood, extra = (zinb_log_likelihood, (logits,)) if inflated else (nb_log_likelihood, ())
+    np.testing.assert_allclose(likelihood(x, mu, theta, *extra, visible).numpy(), oracle, rtol=1e-4, atol=2e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_each_entry_has_the_log_probability_of_scipy(seed, inflated):
+    x, mu, theta, logits = _case(seed)
+    x = x.clamp_max(60)
+    extra = (logits,) if inflated else ()
+    found = entry_log_prob(x, mu, theta, *extra)
+    assert found.shape == x.shape
+    np.testing.assert_allclose(found.numpy(), _dense_log_pmf(x, mu, theta, *extra), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("inflated", [False, True])
+def test_an_entry_that_is_not_visible_has_no_gradient(inflated):
+    x, mu, theta, logits = _case(4)
+    visible = torch.arange(x.numel()).reshape(x.shape) % 3 > 0
+    mu, logits = mu.requires_grad_(), logits.requires_grad_()
+    if inflated:
+        zinb_log_likelihood(x, mu, theta, logits, visible).sum().backward()
+        assert (logits.grad[~visible] == 0).all()
+    else:
+        nb_log_likelihood(x, mu, theta, visible).sum().backward()
+    assert (mu.grad[~visible] == 0).all()
+    assert (mu.grad[visible] != 0).any()

@@ -8,7 +8,9 @@ from scvi.dataloaders import AnnDataLoader
 from tests.conftest import make_counts
 
 from scgacl_scvi import SCGACL
-from scgacl_scvi.train import CellLoader
+from scgacl_scvi._keys import HELDOUT_GROUP
+from scgacl_scvi.train import CellLoader, CellSplitter, Phase, Phases
+from scgacl_scvi.train._loader import N_HELDOUT_GROUPS, heldout_groups
 
 
 def _manager(adata, **kwargs):
@@ -85,3 +87,86 @@ def test_backed_data_come_in_the_order_asked_for(tmp_path):
     x = torch.cat([batch["X"] for batch in CellLoader(manager, rows, batch_size=3)])
     torch.testing.assert_close(x, torch.as_tensor(make_counts().X.toarray()[rows]))
     adata.file.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(["cells", "genes"]), st.integers(1, 500), st.integers(0, 2**31))
+def test_groups_are_dealt_as_evenly_as_can_be_and_by_the_seed_alone(of, n, seed):
+    groups = heldout_groups(of, n, seed)
+    sizes = np.bincount(groups, minlength=N_HELDOUT_GROUPS)
+    assert groups.shape == (n,)  # one group each
+    assert len(sizes) == N_HELDOUT_GROUPS
+    assert np.ptp(sizes) <= 1
+    np.testing.assert_array_equal(groups, heldout_groups(of, n, seed))
+
+
+def test_cells_and_genes_and_other_seeds_are_dealt_differently():
+    dealt = [heldout_groups(of, 200, seed) for of in ("cells", "genes") for seed in (0, 1)]
+    for i, one in enumerate(dealt):
+        assert (np.diff(one) != 1).any()  # at random, not in turn
+        for other in dealt[:i]:
+            assert (one == other).mean() < 0.25  # .1 by chance
+
+
+def _splitter(hold_out: bool) -> CellSplitter:
+    adata = make_counts()
+    adata.obs["number"] = np.arange(60.0)
+    splitter = CellSplitter(
+        _manager(adata, continuous_covariate_keys=["number"]),
+        shuffle_cells=True,
+        batch_sizes=dict.fromkeys(Phase, 16),
+        phases=Phases(1, 1, 1),
+        seed=0,
+        train_size=0.7,
+        validation_size=0.2,
+        hold_out=hold_out,
+        heldout_seed=3,
+    )
+    splitter.setup()
+    return splitter
+
+
+def _numbered(loader: CellLoader, key: str | None = None) -> np.ndarray:
+    """Number of each cell of a pass, or another column of it."""
+    return torch.cat([batch[key or "extra_continuous_covs"] for batch in loader]).ravel().numpy()
+
+
+def test_each_training_cell_carries_its_own_group_and_no_other_cell_has_one():
+    splitter = _splitter(True)
+    groups = heldout_groups("cells", 60, 3)
+    np.testing.assert_array_equal(splitter.heldout_groups, groups)
+    loader = splitter.train_dataloader()
+    for _ in range(2):  # shuffled
+        batches = list(loader)
+        numbers = _numbered(batches).astype(int)
+        np.testing.assert_array_equal(_numbered(batches, HELDOUT_GROUP), groups[numbers])
+        assert set(numbers) == set(splitter.train_idx)
+    assert batches[0][HELDOUT_GROUP].shape == (len(batches[0]["X"]), 1)
+    for other in (splitter.val_dataloader(), splitter.test_dataloader()):
+        assert all(HELDOUT_GROUP not in batch for batch in other)
+
+
+def test_nothing_is_held_out_unless_asked_for():
+    splitter = _splitter(False)
+    assert all(HELDOUT_GROUP not in batch for batch in splitter.train_dataloader())
+
+
+def test_training_cells_come_in_the_files_order_with_or_without_groups():
+    splitter = _splitter(True)
+    rows = np.sort(splitter.train_idx)
+    held_out, whole = (splitter.training_cells(held_out=asked) for asked in (True, False))
+    for loader in (held_out, whole):
+        np.testing.assert_array_equal(_numbered(loader), rows)
+    np.testing.assert_array_equal(
+        _numbered(held_out, HELDOUT_GROUP), splitter.heldout_groups[np.sort(splitter.train_idx)]
+    )
+    assert all(HELDOUT_GROUP not in batch for batch in whole)
+
+
+def test_getters_hold_nothing_out():
+    adata = make_counts()
+    _manager(adata)
+    model = SCGACL(adata, gene_likelihood="nb")
+    [batch] = model._make_data_loader(adata=adata, batch_size=60)
+    assert HELDOUT_GROUP not in batch
+    assert model.module.visible(batch) is None
