@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import scvi
 import torch
-from scipy import sparse
 from tests.conftest import make_counts
 from tests.model.test_imputation import fit
 
@@ -13,7 +12,6 @@ from scgacl_scvi.module import heldout_loss
 from scgacl_scvi.train import CellLoader, SCGACLTrainingPlan
 from scgacl_scvi.train import _plan as _plan_module
 from scgacl_scvi.train._adversarial import adversarial_loss, discriminator_loss, frozen
-from scgacl_scvi.train._loader import heldout_groups
 from scgacl_scvi.train._losses import LOSSES
 
 
@@ -298,56 +296,6 @@ def test_the_published_schedule_is_reachable_by_name():
     assert (plan.temperature, plan.update, plan.mask_reconstruction) == (0.5, "published", False)
     assert list(model.trainer.datamodule.batch_sizes.values()) == [16, 16, 8]
     assert model.module.prior.n_active == 4
-
-
-@pytest.mark.parametrize(("likelihood", "update"), [("nb", "fused"), ("zinb", "fused"), ("nb", "published")])
-def test_training_is_the_same_to_the_bit_whatever_the_held_out_entries_are(likelihood, update):
-    models = []
-    for change in (0, 50):
-        adata = make_counts(80)
-        SCGACL.setup_anndata(adata, labels_key="cell_type")
-        model = SCGACL(adata, gene_likelihood=likelihood, n_latent=4, n_hidden=16, n_hidden_discriminator=16)
-        if change:  # after the model took library and gene means from the data
-            kept_back = heldout_groups("cells", 80, 0)[:, None] == model.module.gene_group.numpy()
-            kept_back[models[0].validation_indices] = False
-            assert 0.05 < kept_back.mean() < 0.15
-            adata.X = adata.X + change * sparse.csr_matrix(kept_back.astype(np.float32))
-        model.train(pretrain_epochs=2, vade_epochs=2, joint_epochs=2, update=update, enable_progress_bar=False)
-        models.append(model)
-    for (name, one), other in zip(models[0].module.named_parameters(), models[1].module.parameters(), strict=True):
-        assert torch.equal(one, other), name
-    for name in ("train_loss", "heldout_nll_validation"):
-        assert models[0].history[name].equals(models[1].history[name])
-    gates = [model.module.gate for model in models]
-    assert not torch.equal(gates[0].evidence, gates[1].evidence)  # which is what they were kept for
-
-
-def test_later_trainings_keep_back_what_the_first_did_whatever_their_seed():
-    model = fit(make_counts(), model={"gene_likelihood": "nb"})
-    cells, genes = model.trainer.datamodule.heldout_groups, model.module.gene_group.clone()
-    np.testing.assert_array_equal(cells, heldout_groups("cells", 60, 0))
-    np.testing.assert_array_equal(genes, heldout_groups("genes", 30, 0))
-    scvi.settings._seed = 7
-    model.train(joint_epochs=1, enable_progress_bar=False)
-    assert model.seed_ == 7
-    np.testing.assert_array_equal(model.trainer.datamodule.heldout_groups, cells)
-    assert torch.equal(model.module.gene_group, genes)
-
-
-def test_only_count_likelihoods_have_a_gate(adata):
-    for model in ({"gene_likelihood": "normal"}, {"preset": "paper"}):
-        with pytest.raises(ValueError, match="gate_genes"):
-            fit(adata, "cell_type", model, gate_genes=True)
-        trained = fit(adata, "cell_type", model)
-        assert not trained.module.gate.fitted
-        assert trained.trainer.datamodule.heldout_groups is None
-
-
-def test_without_the_gate_training_sees_everything_and_getters_are_the_generators():
-    model = fit(make_counts(), model={"gene_likelihood": "nb"}, gate_genes=False)
-    assert not model.module.gate.fitted
-    assert model.trainer.datamodule.heldout_groups is None
-    assert fit(make_counts(), model={"gene_likelihood": "nb"}).module.gate.fitted
 
 
 def test_fits_of_scikit_learn_leave_torchs_number_of_threads():

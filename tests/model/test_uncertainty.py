@@ -35,7 +35,7 @@ def test_uncertainty_is_the_spread_of_drawn_expression(models, kind, scale):
         x, depth, draws = tensors["X"], inferred["library"] / module.median_library, []
         for _ in range(300):
             z = inferred["qz"].loc + inferred["qz"].scale * torch.randn(inferred["qz"].loc.shape, generator=generator)
-            own = module.generative(**module._get_generative_input(tensors, {**inferred, "z": z}))
+            own = module.predict(tensors, {**inferred, "z": z})
             if scale == "counts":
                 draws.append(draw_expression(module, x, own["rate"], generator))
             else:

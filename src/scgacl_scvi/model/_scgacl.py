@@ -181,6 +181,7 @@ class SCGACL(
             )
         # What training never sees, whatever seeds later calls have.
         self.heldout_seed_ = self.seed_
+        self.saw_all_entries_ = False
         self.module.gene_group.copy_(torch.as_tensor(heldout_groups("genes", self.summary_stats.n_vars, self.seed_)))
         if counts is not None:
             self.module.set_data_statistics(*_data_statistics(counts, library, gene_likelihood, input_scale))

@@ -87,7 +87,7 @@ class TrainingMixin:
             Whether a tenth of the entries is kept from training, to find out afterwards for each gene whether cluster
             or generator predict it better than its own mean; where not, its mean is what :meth:`get_imputed_expression`
             and the other getters take. Without it, imputed values correlate genes that have nothing in common. Default
-            True for count likelihoods.
+            True for count likelihoods, unless an earlier training of the model was without.
         plan_kwargs
             Further arguments of :class:`~scgacl_scvi.train.SCGACLTrainingPlan`.
         **trainer_kwargs
@@ -96,7 +96,8 @@ class TrainingMixin:
         Raises
         ------
         ValueError
-            If ``max_epochs`` is given with epochs of a phase, or early stopping without validation cells.
+            If ``max_epochs`` is given with epochs of a phase, early stopping without validation cells, or
+            ``gate_genes=True`` where there is nothing to judge genes by.
         """
         for argument, value in (
             ("batch_size", batch_size),
@@ -122,9 +123,7 @@ class TrainingMixin:
         early_batch = vade_batch_size or batch_size
         batch_sizes = dict(zip(Phase, (early_batch, early_batch, joint_batch_size or batch_size), strict=True))
         seed = self.seed_ = current_seed()
-        hold_out = gate_genes if gate_genes is not None else self.module.gene_likelihood != "normal"
-        if hold_out and self.module.gene_likelihood == "normal":
-            raise ValueError("`gate_genes=True` needs a count likelihood ('nb' or 'zinb'); this model's is 'normal'.")
+        hold_out = self._holds_out(gate_genes)
         n_before = 0 if self.history is None else len(self.history["train_loss"])
         splitter = self._data_splitter_cls(
             self.adata_manager,
@@ -184,6 +183,8 @@ class TrainingMixin:
                 **trainer_kwargs,
             },
         )
+        self.module.gate.reset()  # its weights are those of the generator before this training
+        self.saw_all_entries_ = not hold_out
         self.module.train()  # a second call finds it in evaluation mode
         with seeded(seed), flushed_denormals(), without_lightning_noise():
             runner()
@@ -201,6 +202,19 @@ class TrainingMixin:
             )
         with seeded(seed):
             self._fit_dropout()
+
+    def _holds_out(self, gate_genes: bool | None) -> bool:
+        """Whether to keep entries from training, for the gate of each gene."""
+        if gate_genes and self.module.gene_likelihood == "normal":
+            raise ValueError("`gate_genes=True` needs a count likelihood ('nb' or 'zinb'); this model's is 'normal'.")
+        if gate_genes and self.saw_all_entries_:
+            raise ValueError(
+                "`gate_genes=True`, but an earlier training of this model saw all entries: none is left to judge genes "
+                "by. Make a new model, and train it with the gate from the start."
+            )
+        if gate_genes is None:
+            return self.module.gene_likelihood != "normal" and not self.saw_all_entries_
+        return gate_genes
 
 
 def _epochs(default: tuple[int, int, int], given: tuple, max_epochs: int | None, *, fitted: bool) -> Phases:

@@ -41,6 +41,14 @@ class GeneGate(nn.Module):
         self.register_buffer("weight_generator", torch.ones(n_genes))
         self.register_buffer("evidence", torch.full((n_genes,), torch.nan))
 
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Open the gate, as before its fit."""
+        self.fitted.fill_(False)
+        self.weight_cluster.zero_()
+        self.weight_generator.fill_(1.0)
+        self.evidence.fill_(torch.nan)
+
     def depth_correction(self, log_scale: Tensor, theta: Tensor) -> Tensor:
         """Log of the factor that all genes of a cell share in the generator's mean, cells x 1.
 

@@ -13,9 +13,10 @@ from scgacl_scvi.module._likelihoods import entry_log_prob
 
 MIN_EVIDENCE = 1.0
 """Nats by which held-out counts have to prefer the richer means. Under a gene's own mean, the chance of so much is at
-most exp(-1) by Markov's inequality, and was below 1 % in simulations."""
+most exp(-1) by Markov's inequality; it was 0 to 1.3 % in simulations."""
 
-# Log-ratio of the mixed mean to the gene's: a x cluster + b x (generator - cluster), or b x generator for a = 0.
+# Log-ratio of the mixed mean to the gene's: a x cluster + b x (generator - cluster), or b x generator for a = 0. The
+# generator in full is the end of both lines, and counts twice in the average.
 GRID = ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (1.0, 0.25), (1.0, 0.5), (1.0, 0.75), (1.0, 1.0), (0.0, 1.0), (0.0, 0.5))
 WEIGHTS = tuple((a - b if a else 0.0, b) for a, b in GRID)
 """The same as weights of the cluster's and of the generator's log-ratio; the first is the gene's own mean."""
@@ -103,7 +104,7 @@ def _set_weights(gate, ratios: Tensor) -> None:
     richer = ratios[:, 1:]
     n = richer.shape[1]
     evidence = torch.logsumexp(richer, 1) - torch.log(torch.tensor(float(n)))
-    passed = evidence >= MIN_EVIDENCE
+    passed = evidence.to(gate.evidence) >= MIN_EVIDENCE  # in the precision in which it is kept and reported
     log_prior = torch.full((n,), 1.0 / n, dtype=ratios.dtype, device=ratios.device).log()
     for _ in range(_EM_STEPS if passed.any() else 0):
         log_prior = (torch.softmax(richer[passed] + log_prior, 1).mean(0) + 1e-8).log()
