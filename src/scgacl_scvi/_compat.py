@@ -12,6 +12,7 @@ from scvi.model._utils import use_distributed_sampler
 __all__ = [
     "batch_codes",
     "scvi_seed",
+    "torch_threads_kept",
     "use_distributed_sampler",
     "validate_adata_dataloader_input",
     "without_lightning_noise",

@@ -8,7 +8,7 @@ and the generator's. A gene for which held-out counts do not speak for more than
 import torch
 from torch import Tensor, nn
 
-from ._likelihoods import nb_zero_log_prob
+from ._posterior import dropout_probability
 
 _TINY = 1e-9
 _PSEUDOCOUNT = 1.0
@@ -122,5 +122,4 @@ def counted_share(x: Tensor, rate: Tensor, theta: Tensor, zi_logits: Tensor | No
     weight = torch.ones_like(x) if visible is None else visible.to(x)
     if zi_logits is None:
         return weight
-    inflated = torch.sigmoid(zi_logits - nb_zero_log_prob(rate, theta))
-    return weight * torch.where(x > 0, 1.0, 1 - inflated)
+    return weight * torch.where(x > 0, 1.0, 1 - dropout_probability(rate, theta, zi_logits))

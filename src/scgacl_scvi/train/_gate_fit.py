@@ -46,17 +46,11 @@ def fit_gate(module: VaDE, heldout_batches: Callable[[], Iterable], all_batches:
     module.eval()
     gate = module.gate
     gate.fitted.fill_(False)
-    sums = GateSums(gate)
-    for x, own in _passes(module, heldout_batches()):
-        _add(module, sums, x, own)
-    sums.store(gate)
+    _store_means(module, heldout_batches())
     ratios = torch.zeros(len(WEIGHTS), len(gate.log_mean), dtype=torch.float64, device=module.device)
     for x, own in _passes(module, heldout_batches()):
         ratios += _heldout_log_ratios(module, x, own)
-    sums = GateSums(gate)
-    for x, own in _passes(module, all_batches()):
-        _add(module, sums, x, own)
-    sums.store(gate)
+    _store_means(module, all_batches())
     _set_weights(gate, ratios.T)
     gate.fitted.fill_(True)
 
@@ -75,10 +69,14 @@ def _passes(module: VaDE, batches: Iterable):
         yield tensors[REGISTRY_KEYS.X_KEY], own
 
 
-def _add(module: VaDE, sums: GateSums, x: Tensor, own: dict) -> None:
-    correction = module.gate.depth_correction(own["log_scale"], module.theta)
-    counted = counted_share(x, own["rate"], module.theta, own["zi_logits"], own["visible"])
-    sums.add(x, own["depth"], correction, counted, own["responsibilities"])
+def _store_means(module: VaDE, batches: Iterable) -> None:
+    """Set the gate's means of genes and clusters to those of the visible entries."""
+    sums = GateSums(module.gate)
+    for x, own in _passes(module, batches):
+        correction = module.gate.depth_correction(own["log_scale"], module.theta)
+        counted = counted_share(x, own["rate"], module.theta, own["zi_logits"], own["visible"])
+        sums.add(x, own["depth"], correction, counted, own["responsibilities"])
+    sums.store(module.gate)
 
 
 def _heldout_log_ratios(module: VaDE, x: Tensor, own: dict) -> Tensor:
