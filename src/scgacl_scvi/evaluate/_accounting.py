@@ -3,7 +3,9 @@
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, TypeVar
 
@@ -73,8 +75,19 @@ def _cpu_seconds() -> float:
     return process_time() + times.children_user + times.children_system
 
 
+def _reset_record() -> None:
+    """Let Linux record the largest resident memory anew: an earlier peak of the process would hide a later one."""
+    with suppress(OSError):  # another system, or not allowed
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _record() -> int:
-    """The largest resident memory that this process ever had, or 0 where the system keeps no record."""
+    """The largest resident memory of this process on record, or 0 where the system keeps none."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
     try:
         import resource
     except ImportError:  # Windows
@@ -90,6 +103,7 @@ class _MemoryWatch:
 
         self._process, self._gone = psutil.Process(), psutil.Error
         self._children: list = []
+        _reset_record()
         self.start = self.peak = self._process.memory_info().rss
         self._record = _record()
         self._done = threading.Event()
