@@ -23,7 +23,7 @@ from ._values import fill_probability
 
 Method = Literal["posterior", "mixture"]
 
-_FIT_ENTRIES = 8_000_000
+_FIT_ENTRIES = 4_000_000
 _MEANINGS = {
     "zinb": "probability that a zero hides a count that dropout took",
     "nb": "probability that the cell, sequenced once more at the median library, would show the gene",
