@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.conftest import make_counts
 
@@ -70,6 +71,9 @@ def test_a_model_without_data_takes_cells_and_says_what_else_it_lacks(models, ki
     whole = models[kind].get_imputed_expression(return_numpy=True, layer_key=None)
     models[kind].save(tmp_path / "m")
     loaded = SCGACL.load(tmp_path / "m", adata=False)
+    assert loaded.history.keys() == models[kind].history.keys()
+    for key, table in models[kind].history.items():
+        pd.testing.assert_frame_equal(loaded.history[key], table)
     for method in ("get_imputed_expression", "get_latent_representation", "predict_cluster", "get_elbo"):
         with pytest.raises(ValueError, match="without data.*adata="):
             getattr(loaded, method)()

@@ -1,5 +1,8 @@
 """Saved models: what can be loaded, and what needs the data that a model was trained on."""
 
+from typing import Any
+
+import pandas as pd
 from scvi.model.base import BaseModelClass
 
 from ._checks import check_has_data
@@ -14,7 +17,23 @@ NO_DATAMODULE = (
 
 
 class LoadingMixin:
-    """Loading of saved models."""
+    """Saving without what a version ties down, and loading."""
+
+    @property
+    def history_(self) -> dict[str, pd.DataFrame] | None:
+        """History of training, as ``history``."""
+        return self._history
+
+    @history_.setter
+    def history_(self, history: dict | None) -> None:
+        self._history = history if history is None else {key: _frame(table) for key, table in history.items()}
+
+    def _get_user_attributes(self) -> list[tuple[str, Any]]:
+        """What scvi-tools saves of a model; the history as arrays, for pandas 2 cannot read tables of pandas 3."""
+        attributes = dict(super()._get_user_attributes())
+        if attributes.get("history_"):
+            attributes["history_"] = {key: _plain(table) for key, table in attributes["history_"].items()}
+        return list(attributes.items())
 
     @classmethod
     def load(cls, dir_path: str, adata=None, *args, datamodule=None, **kwargs) -> "LoadingMixin":
@@ -47,6 +66,20 @@ class LoadingMixin:
         if datamodule is not None:
             raise NotImplementedError(NO_DATAMODULE)
         return super().load(dir_path, adata, *args, **kwargs)
+
+
+def _plain(table: pd.DataFrame) -> dict[str, Any]:
+    """A table as lists and an array."""
+    index = {"index": table.index.tolist(), "name": table.index.name}
+    return {"values": table.to_numpy(), "columns": [str(name) for name in table.columns], **index}
+
+
+def _frame(table: pd.DataFrame | dict) -> pd.DataFrame:
+    """The table that :func:`_plain` took apart; any other as it is."""
+    if not isinstance(table, dict):
+        return table
+    index = pd.Index(table["index"], name=table["name"])
+    return pd.DataFrame(table["values"], index=index, columns=table["columns"])
 
 
 def refuse_datamodule(registry: dict | None) -> None:
