@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import make_counts
-from tests.model.conftest import short_fit
 
 from scgacl_scvi import SCGACL, hub
+from tests.conftest import make_counts
+from tests.model.conftest import short_fit
 
 pytest.importorskip("huggingface_hub", reason="the hub needs huggingface_hub")
 

@@ -92,7 +92,7 @@ class InheritedMixin(RNASeqMixin):
         Raises
         ------
         ValueError
-            If the likelihood is ``"normal"``, which has no means of counts.
+            If the likelihood is ``"normal"``, which has no means of counts, or ``all_stats`` is asked of backed data.
         NotImplementedError
             If ``weights="importance"``, which supposes a normal prior.
         KeyError
@@ -104,9 +104,14 @@ class InheritedMixin(RNASeqMixin):
         self._refuse_normal("differential_expression", "test the raw counts (`scanpy.tl.rank_genes_groups`)")
         _refuse_importance(kwargs)
         expression = self._expression(adata, kwargs)
-        if groupby is not None and expression is not None:
+        if expression is not None:
+            if expression.isbacked and kwargs.get("all_stats", True):
+                raise ValueError(
+                    "scvi-tools' statistics of the counts need them in memory: pass `all_stats=False`, or load the "
+                    "data (`adata.to_memory()`)."
+                )
             obs = self.get_anndata_manager(expression, required=True).adata.obs
-            if groupby not in obs:
+            if groupby is not None and groupby not in obs:
                 raise KeyError(f"`groupby={groupby!r}` is not in the registered `obs`; it has {list(obs)[:20]}.")
         return super().differential_expression(expression, groupby, *args, **kwargs)
 
