@@ -1,6 +1,6 @@
 """Sharing of models through scvi-tools' hub: metadata, and a model card that says how good the imputation is.
 
-Needs ``huggingface_hub`` (``pip install "scgacl-scvi[hub]"``). Nothing here uploads anything; that is
+Needs ``huggingface_hub``, which the extra ``hub`` brings. Nothing here uploads anything; that is
 ``scvi.hub.HubModel.push_to_huggingface_hub``.
 """
 
