@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ._accounting import Usage, measured
     from ._calibration import coverage, randomised_pit, reliability
     from ._clustering import ClusteringAgreement, clustering_agreement
+    from ._criticism import for_criticism
     from ._heldout import cp10k_mse, poisson_gain, poisson_loss, poisson_loss_as_coded
     from ._leak import leak_z
     from ._molecular_cv import molecular_cv
@@ -30,6 +31,7 @@ _HOMES = {
     "clustering_agreement": "_clustering",
     "coverage": "_calibration",
     "cp10k_mse": "_heldout",
+    "for_criticism": "_criticism",
     "leak_z": "_leak",
     "lognorm": "_scale",
     "measured": "_accounting",
@@ -55,6 +57,7 @@ __all__ = [
     "clustering_agreement",
     "coverage",
     "cp10k_mse",
+    "for_criticism",
     "leak_z",
     "lognorm",
     "measured",

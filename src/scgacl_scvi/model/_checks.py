@@ -30,12 +30,18 @@ def check_shape(adata: AnnData) -> None:
         )
 
 
-def check_key(adata: AnnData, argument: str, key: str | None, attribute: str = "obs") -> None:
-    """A key that was given is there."""
+def check_key(adata: AnnData, argument: str, key: str | None, attribute: str = "obs", *, holder: str = "adata") -> None:
+    """A key that was given is there; ``holder`` is how the user calls ``adata``."""
     container = getattr(adata, attribute)
     if key is not None and key not in container:
         have = list(container.keys())
-        raise KeyError(f"`{argument}={key!r}` is not in `adata.{attribute}`; it has {have[:20] or 'nothing'}.")
+        raise KeyError(f"`{argument}={key!r}` is not in `{holder}.{attribute}`; it has {have[:20] or 'nothing'}.")
+
+
+def check_has_data(model, remedy: str) -> None:
+    """The model has data of its own."""
+    if model.adata is None:
+        raise ValueError(f"The model was made or loaded without data (`adata=False`, or a registry); {remedy}.")
 
 
 def check_choice(argument: str, value, choices: Sequence) -> None:

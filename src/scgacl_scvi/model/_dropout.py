@@ -18,6 +18,7 @@ from scgacl_scvi.module._dropout_fit import fit_dropout_curve
 from ._assemble import ReturnType, check_return_type
 from ._checks import check_choice
 from ._imputation import check_layer_key
+from ._loading import check_training_data
 from ._selection import BATCH_SIZE, Selection, select
 from ._values import fill_probability
 
@@ -91,7 +92,8 @@ class DropoutMixin:
         Raises
         ------
         ValueError
-            If ``method="posterior"`` is asked of a ``"normal"`` likelihood, which has no model of zeros.
+            If ``method="posterior"`` is asked of a ``"normal"`` likelihood, which has no model of zeros, or
+            ``"mixture"`` of a count likelihood without its training data.
         KeyError
             If a gene is not in the model.
         RuntimeError
@@ -113,7 +115,10 @@ class DropoutMixin:
             )
         check_layer_key(layer_key, whole=dataloader is None and indices is None and gene_list is None)
         selection = select(self, adata, indices, gene_list, batch_size, dataloader)
-        by_class = self._mixture_by_class() if method == "mixture" and likelihood != "normal" else None
+        by_class = None
+        if method == "mixture" and likelihood != "normal":
+            check_training_data(self, "`method='mixture'`")
+            by_class = self._mixture_by_class()
         blocks = self._probability_blocks(selection, by_class, silent)
         meaning = _MEANINGS["mixture" if method == "mixture" else likelihood]
         record = {"quantity": "dropout probability", "unit": meaning, "method": method, **self._details()}
@@ -150,7 +155,7 @@ class DropoutMixin:
     def _fit_curve(self) -> None:
         """Fit the dropout curve on training cells, a sample of them where they are many."""
         module = self.module
-        n_cells, n_genes = self.adata.n_obs, self.adata.n_vars
+        n_cells, n_genes = self.adata.n_obs, self.summary_stats.n_vars
         n_used = min(n_cells, max(256, _FIT_ENTRIES // n_genes))
         rows = np.sort(np.random.default_rng(self.seed_).permutation(n_cells)[:n_used])
         counts, means = [], []
@@ -184,7 +189,7 @@ class DropoutMixin:
         used, compact = np.unique(torch.cat(classes).numpy(), return_inverse=True)
         fit = fit_gamma_normal(self._counts_and_library()[0], compact, max_zero_share=1.0)
         n_classes = len(module.zero_dropout) if module.gene_likelihood == "normal" else len(module.prior.active)
-        table = torch.zeros(n_classes, self.adata.n_vars, device=module.device)
+        table = torch.zeros(n_classes, self.summary_stats.n_vars, device=module.device)
         table[torch.as_tensor(used, device=module.device)] = torch.as_tensor(
             fit.zero_probability(), dtype=torch.float32, device=module.device
         )

@@ -17,17 +17,22 @@ class ExpressionField(LayerField):
         As :class:`scvi.data.fields.LayerField`.
     input_scale, fractional
         As :meth:`scgacl_scvi.SCGACL.setup_anndata`.
+    holder
+        How the user calls the AnnData, for messages.
     """
 
-    def __init__(self, registry_key: str, layer: str | None, *, input_scale: str, fractional: str):
+    def __init__(
+        self, registry_key: str, layer: str | None, *, input_scale: str, fractional: str, holder: str = "adata"
+    ):
         super().__init__(registry_key, layer, is_count_data=False, correct_data_format=False)
         self.input_scale = input_scale
         self.fractional = fractional
+        self.holder = holder
 
     def register_field(self, adata: AnnData) -> dict:
         """Check, then register."""
         check_shape(adata)
-        where = "`adata.X`" if self.attr_key is None else f"`adata.layers[{self.attr_key!r}]`"
+        where = f"`{self.holder}.X`" if self.attr_key is None else f"`{self.holder}.layers[{self.attr_key!r}]`"
         check_matrix(self.get_field_data(adata), where, input_scale=self.input_scale, fractional=self.fractional)
         return super().register_field(adata)
 

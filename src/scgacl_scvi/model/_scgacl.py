@@ -16,7 +16,7 @@ from scvi.data.fields import (
     NumericalJointObsField,
     NumericalObsField,
 )
-from scvi.model.base import ArchesMixin, BaseModelClass, RNASeqMixin, VAEMixin
+from scvi.model.base import ArchesMixin, BaseModelClass, VAEMixin
 
 from scgacl_scvi._keys import INPUT_SCALE_ARG
 from scgacl_scvi.module import VaDE
@@ -29,7 +29,10 @@ from ._dropout import DropoutMixin
 from ._fields import ExpressionField, LabelsField
 from ._gene_report import GeneReportMixin
 from ._imputation import ImputationMixin
+from ._inherited import InheritedMixin
 from ._likelihood_choice import LikelihoodChoice, choose_likelihood
+from ._loading import LoadingMixin, refuse_datamodule
+from ._mudata import MuDataMixin
 from ._presets import DEFAULT, PAPER, PRESETS
 from ._seed import current_seed, seeded
 from ._training import TrainingMixin
@@ -46,7 +49,9 @@ class SCGACL(
     UncertaintyMixin,
     GeneReportMixin,
     TrainingMixin,
-    RNASeqMixin,
+    LoadingMixin,
+    MuDataMixin,
+    InheritedMixin,
     VAEMixin,
     ArchesMixin,
     BaseModelClass,
@@ -120,6 +125,7 @@ class SCGACL(
         hide_rate: float | None = None,
         preset: Literal["default", "paper"] = DEFAULT,
     ):
+        refuse_datamodule(registry)
         super().__init__(adata, registry)
         check_choice("preset", preset, tuple(PRESETS))
         check_choice("gene_likelihood", gene_likelihood, ("auto", "nb", "zinb", "normal"))

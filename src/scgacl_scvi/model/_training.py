@@ -11,6 +11,9 @@ from scgacl_scvi.module import VaDE
 from scgacl_scvi.train import CellSplitter, Phase, Phases, RestoreBest, SCGACLTrainingPlan
 from scgacl_scvi.train._gate_fit import fit_gate
 
+from ._checks import check_has_data
+from ._fingerprint import data_fingerprint
+from ._loading import NO_DATAMODULE
 from ._presets import PRESETS, default_schedule
 from ._seed import current_seed, flushed_denormals, seeded
 
@@ -99,6 +102,9 @@ class TrainingMixin:
             If ``max_epochs`` is given with epochs of a phase, early stopping without validation cells, or
             ``gate_genes=True`` where there is nothing to judge genes by.
         """
+        if "datamodule" in trainer_kwargs:
+            raise NotImplementedError(NO_DATAMODULE)
+        check_has_data(self, "only a model with data can be trained")
         for argument, value in (
             ("batch_size", batch_size),
             ("vade_batch_size", vade_batch_size),
@@ -202,6 +208,7 @@ class TrainingMixin:
             )
         with seeded(seed):
             self._fit_dropout()
+        self.data_fingerprint_ = data_fingerprint(self.adata_manager)
 
     def _holds_out(self, gate_genes: bool | None) -> bool:
         """Whether to keep entries from training, for the gate of each gene."""

@@ -151,6 +151,7 @@ def heldout_groups(of: Literal["cells", "genes"], n: int, seed: int) -> np.ndarr
 
 def _column(values, dtype: torch.dtype) -> Tensor:
     values = np.array(values.to_numpy() if hasattr(values, "to_numpy") else values)  # a copy: pandas' may be read-only
+    values = values.astype(np.float64) if values.dtype == object else values  # pandas' nullable numbers
     return torch.as_tensor(values.reshape(len(values), -1), dtype=dtype)
 
 
