@@ -126,6 +126,11 @@ class SCGACLTrainingPlan(TrainingPlan):
         self._losses = EpochLosses()
         self._heldout: list[Tensor] = []
 
+    def initialize_train_metrics(self) -> None:
+        """No metric objects: losses are summed by :class:`EpochLosses`, and each object costs Lightning time."""
+
+    initialize_val_metrics = initialize_train_metrics
+
     # --- optimisers and phases ---------------------------------------------------------------------------------
 
     def configure_optimizers(self):
@@ -341,9 +346,24 @@ class SCGACLTrainingPlan(TrainingPlan):
                 f"The loss became {means['loss']} in epoch {self.current_epoch} ({self._phase} phase). Lower "
                 f"`{name}_lr` (now {self.learning_rates[self._phase]:g}), and look for cells of extreme depth."
             )
-        for name, value in means.items():
-            key = f"{mode}_loss" if name == "loss" else f"{name}_{mode}"
-            self.log(key, value, prog_bar=key == "train_loss", sync_dist=self.use_sync_dist, on_epoch=True)
+        self._log_values({f"{mode}_loss" if name == "loss" else f"{name}_{mode}": v for name, v in means.items()})
+
+    def _log_values(self, values: dict[str, float]) -> None:
+        """Log an epoch's values; the loss and the held-out metric are shown in the progress bar."""
+        shown = {"train_loss", f"{HELDOUT}_validation"}
+        if self.use_sync_dist:
+            for key, value in values.items():
+                self.log(key, value, prog_bar=key in shown, sync_dist=True, on_epoch=True)
+            return
+        if self.trainer.sanity_checking:
+            return
+        # With a single process there is nothing to average, and Lightning's `log` takes longer than a step of training.
+        tensors = {key: torch.tensor(value) for key, value in values.items()}
+        self.trainer.callback_metrics.update(tensors)
+        self.trainer.logged_metrics.update(tensors)
+        self.trainer.progress_bar_metrics.update({key: values[key] for key in shown & values.keys()})
+        for log in self.trainer.loggers:
+            log.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training losses."""
@@ -355,4 +375,4 @@ class SCGACLTrainingPlan(TrainingPlan):
         if self._heldout:
             loss, n = torch.stack(self._heldout).sum(0).tolist()
             self._heldout.clear()
-            self.log(f"{HELDOUT}_validation", loss / max(n, 1.0), prog_bar=True, sync_dist=self.use_sync_dist)
+            self._log_values({f"{HELDOUT}_validation": loss / max(n, 1.0)})
