@@ -154,7 +154,7 @@ def test_a_contrast_with_weight_falls_below_one_without(update, name):
 
 def test_best_weights_are_restored():
     model = fit(
-        make_counts(100), model={"gene_likelihood": "nb"}, joint_lr=1.0, joint_epochs=3
+        make_counts(100), model={"gene_likelihood": "nb"}, joint_lr=5.0, joint_epochs=3
     )  # a harmful joint phase
     metric = model.history["heldout_nll_validation"].iloc[:, 0].astype(float)
     assert model.best_epoch_ == int(metric.iloc[3:].argmin()) + 3  # from the middle of the VaDE phase on

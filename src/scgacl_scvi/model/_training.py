@@ -8,7 +8,7 @@ from scvi.train import TrainRunner
 from scgacl_scvi._compat import use_distributed_sampler, without_lightning_noise
 from scgacl_scvi._keys import HELDOUT
 from scgacl_scvi.module import VaDE
-from scgacl_scvi.train import CellSplitter, Phase, Phases, RestoreBest, SCGACLTrainingPlan
+from scgacl_scvi.train import CellSplitter, EpochLogger, Phase, Phases, RestoreBest, SCGACLTrainingPlan
 from scgacl_scvi.train._gate_fit import fit_gate
 
 from ._checks import check_has_data
@@ -174,6 +174,8 @@ class TrainingMixin:
             best = RestoreBest(first_epoch=epochs.autoencoder + epochs.vade // 2)
             callbacks.append(best)
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
+        if not (trainer_kwargs.get("log_save_dir") or use_distributed_sampler(trainer_kwargs.get("strategy"))):
+            trainer_kwargs.setdefault("logger", EpochLogger())
         runner = self._train_runner_cls(
             self,
             training_plan=plan,

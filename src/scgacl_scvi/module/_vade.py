@@ -24,6 +24,7 @@ from ._likelihoods import (
     zinb_log_likelihood,
 )
 from ._networks import Discriminator, Encoder, Generator, initialise_published
+from ._nonzeros import Nonzeros
 from ._prior import MixturePrior
 from ._sampling import SamplingMixin
 
@@ -227,13 +228,14 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
 
         ``profile`` (lognorm, 0 where not visible), ``library`` (counts, cells x 1), ``qz``, ``visible``.
         """
+        visible = None if visible is None else visible.to(x.dtype)  # faster to multiply by than a bool
         library = self.library(x, size_factor, visible)
-        profile = self.lognorm(x, library)
-        if visible is not None:
-            profile = profile * visible
-        shown = profile
+        # Nothing is computed, nor hidden at random, but the non-zeros that training may see.
+        nonzeros = Nonzeros(x if visible is None else x * visible)
+        values = self.lognorm(nonzeros.values, library.expand(len(x), 1)[:, 0][nonzeros.row])
+        profile = shown = nonzeros.dense(values)
         if self.training and self.hide_rate > 0:
-            shown = profile * (torch.rand_like(profile) >= self.hide_rate)
+            shown = nonzeros.dense(values * (torch.rand_like(values) >= self.hide_rate))
         qz = self.encoder(shown, *self._categories(batch_index, cat_covs), cont=cont_covs)
         return {"profile": profile, "library": library, "qz": qz, "visible": visible}
 
@@ -304,11 +306,18 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
             return masked_squared_error(profile, generated["scale"])
         return -masked_normal_log_likelihood(profile, generated["scale"], self.log_theta.exp())
 
-    def prior_squares(self) -> tuple[Tensor, Tensor]:
-        """Sums of squares of the generator's loadings, and of the log dispersions around their mean."""
+    @torch.no_grad()
+    def add_prior_gradients(self, loadings: float, dispersions: float) -> None:
+        """Add the gradients of two sums of squares: the generator's loadings, log dispersions around their mean.
+
+        To gradients that there are; each sum has its factor. In place, since a graph for it takes three times as long.
+        """
         outputs = [self.decoder.output] if self.decoder.zi is None else [self.decoder.output, self.decoder.zi]
-        centred = self.log_theta - self.log_theta.mean().detach()
-        return sum(layer.weight.square().sum() for layer in outputs), centred.square().sum()
+        terms = [(layer.weight, layer.weight, loadings) for layer in outputs]
+        terms.append((self.log_theta, self.log_theta - self.log_theta.mean(), dispersions))
+        for parameter, distance, factor in terms:
+            if factor and parameter.grad is not None:
+                parameter.grad.add_(distance, alpha=2 * factor)
 
     def kl(self, inferred: dict, labels: Tensor | None) -> Tensor:
         """KL of each cell's posterior to the prior: a standard normal until the mixture is fitted."""

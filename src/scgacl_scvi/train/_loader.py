@@ -137,7 +137,8 @@ class CellLoader:
         for rows in batches:
             block = read_rows(self.x, rows)
             x = torch.from_numpy(np.rint(block) if self.round_rows else block)
-            yield {REGISTRY_KEYS.X_KEY: x, **{key: column[rows] for key, column in self.columns.items()}}
+            chosen = torch.from_numpy(rows)
+            yield {REGISTRY_KEYS.X_KEY: x, **{key: c.index_select(0, chosen) for key, c in self.columns.items()}}
 
 
 N_HELDOUT_GROUPS = 10

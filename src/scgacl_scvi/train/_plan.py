@@ -126,6 +126,11 @@ class SCGACLTrainingPlan(TrainingPlan):
         self._losses = EpochLosses()
         self._heldout: list[Tensor] = []
 
+    def initialize_train_metrics(self) -> None:
+        """No metric objects: losses are summed by :class:`EpochLosses`, and each object costs Lightning time."""
+
+    initialize_val_metrics = initialize_train_metrics
+
     # --- optimisers and phases ---------------------------------------------------------------------------------
 
     def configure_optimizers(self):
@@ -210,13 +215,6 @@ class SCGACLTrainingPlan(TrainingPlan):
             kl_local=self.module.kl_standard(inferred["qz"]),
         )
 
-    def _penalty(self) -> Tensor | float:
-        """Minus the log prior of loadings and dispersions, for a cell."""
-        if not (self.loading_precision or self.dispersion_precision):
-            return 0.0
-        loadings, spread = self.module.prior_squares()
-        return (self.loading_precision * loadings + self.dispersion_precision * spread) / self.n_obs_training
-
     def _profiles(self, inferred: dict, generated: dict) -> tuple[Tensor, Tensor]:
         """Real and reconstructed lognorm profile of each cell, as the discriminator sees them."""
         real = inferred["profile"]
@@ -242,7 +240,7 @@ class SCGACLTrainingPlan(TrainingPlan):
         if self._phase is not Phase.JOINT:
             inferred, generated = self._generate(batch)
             elbo = self._elbo(batch, inferred, generated)
-            self._step(elbo.loss + self._penalty(), generator)
+            self._step(elbo.loss, generator, priors=True)
             self._losses.add("train", elbo)
             return elbo.loss.detach()
         update = self._fused_update if self.update == "fused" else self._published_update
@@ -255,32 +253,27 @@ class SCGACLTrainingPlan(TrainingPlan):
         inferred, generated = self._generate(batch)
         elbo = self._elbo(batch, inferred, generated)
         if not any(weights):
-            self._step(elbo.loss + self._penalty(), generator)
+            self._step(elbo.loss, generator, priors=True)
             return (elbo,)
         classes = self.module.classes(inferred, self.module.labels(batch))
         real, fake = self._profiles(inferred, generated)
 
-        network = self.module.discriminator
-        with frozen(network):
-            judged = network(fake)
-            with torch.no_grad():
-                reference = network(real)
+        # Both losses look at one pass through the discriminator; the generator's ends at the reconstructed profile.
+        reference, judged, first_layer = self.module.discriminator.judge_both(real, fake)
         adversarial = adversarial_loss(judged[0])
-        terms = (adversarial, *self._contrasts(reference, judged, classes))
-        others = sum(w * term for w, term in zip(weights, terms, strict=True))
-        self._step(elbo.loss + self._penalty() + others, generator)
-
-        reference, judged = network(real), network(fake.detach())
+        contrasts = self._contrasts(reference, judged, classes)
         discriminating = discriminator_loss(reference[0], judged[0])
-        terms = (discriminating, *self._contrasts(reference, judged, classes))
-        self._step(sum(w * term for w, term in zip(weights, terms, strict=True)), discriminator)
-        return elbo, adversarial, *terms
+        contrast = weights[1] * contrasts[0] + weights[2] * contrasts[1]
+        slope = first_layer.slope(weights[0] * adversarial + contrast)
+        self._step(elbo.loss + (fake * slope).sum(), generator, priors=True)
+        self._step(weights[0] * discriminating + contrast, discriminator)
+        return elbo, adversarial, discriminating, *contrasts
 
     def _published_update(self, batch, generator, discriminator) -> tuple:
         weight_adversarial, weight_cell, weight_type = self.weights
         network = self.module.discriminator
         elbo = self._elbo(batch, *self._generate(batch))
-        self._step(elbo.loss + self._penalty(), generator)
+        self._step(elbo.loss, generator, priors=True)
 
         # A loss of weight 0 takes no step: Adam would move on by its momentum.
         adversarial = discriminating = cell = kind = torch.full_like(elbo.loss.detach(), torch.nan)
@@ -301,13 +294,18 @@ class SCGACLTrainingPlan(TrainingPlan):
             self._step(weight_cell * cell + weight_type * kind, generator, discriminator)
         return elbo, adversarial, discriminating, cell, kind
 
-    def _step(self, loss: Tensor, *optimizers) -> None:
+    def _step(self, loss: Tensor, *optimizers, priors: bool = False, **backward) -> None:
+        """Step of the optimisers down a loss, to which ``priors`` adds those of loadings and dispersions."""
         for optimizer in optimizers:
             optimizer.zero_grad()
-        self.manual_backward(loss)
+        self.manual_backward(loss, **backward)
+        if priors:  # the prior of all cells, shared out among them
+            precisions = self.loading_precision, self.dispersion_precision
+            self.module.add_prior_gradients(*(precision / self.n_obs_training for precision in precisions))
         for optimizer in optimizers:
             if self.max_grad_norm is not None:
-                self.clip_gradients(optimizer, self.max_grad_norm, "norm")
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
+                torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
             optimizer.step()
 
     # --- validation and logging --------------------------------------------------------------------------------
@@ -341,9 +339,24 @@ class SCGACLTrainingPlan(TrainingPlan):
                 f"The loss became {means['loss']} in epoch {self.current_epoch} ({self._phase} phase). Lower "
                 f"`{name}_lr` (now {self.learning_rates[self._phase]:g}), and look for cells of extreme depth."
             )
-        for name, value in means.items():
-            key = f"{mode}_loss" if name == "loss" else f"{name}_{mode}"
-            self.log(key, value, prog_bar=key == "train_loss", sync_dist=self.use_sync_dist, on_epoch=True)
+        self._log_values({f"{mode}_loss" if name == "loss" else f"{name}_{mode}": v for name, v in means.items()})
+
+    def _log_values(self, values: dict[str, float]) -> None:
+        """Log an epoch's values; the loss and the held-out metric are shown in the progress bar."""
+        shown = {"train_loss", f"{HELDOUT}_validation"}
+        if self.use_sync_dist:
+            for key, value in values.items():
+                self.log(key, value, prog_bar=key in shown, sync_dist=True, on_epoch=True)
+            return
+        if self.trainer.sanity_checking:
+            return
+        # With a single process there is nothing to average, and Lightning's `log` takes longer than a step of training.
+        tensors = {key: torch.tensor(value) for key, value in values.items()}
+        self.trainer.callback_metrics.update(tensors)
+        self.trainer.logged_metrics.update(tensors)
+        self.trainer.progress_bar_metrics.update({key: values[key] for key in shown & values.keys()})
+        for log in self.trainer.loggers:
+            log.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training losses."""
@@ -355,4 +368,4 @@ class SCGACLTrainingPlan(TrainingPlan):
         if self._heldout:
             loss, n = torch.stack(self._heldout).sum(0).tolist()
             self._heldout.clear()
-            self.log(f"{HELDOUT}_validation", loss / max(n, 1.0), prog_bar=True, sync_dist=self.use_sync_dist)
+            self._log_values({f"{HELDOUT}_validation": loss / max(n, 1.0)})
