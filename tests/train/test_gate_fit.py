@@ -242,7 +242,7 @@ def test_the_gate_survives_saving_to_the_bit_and_keeps_the_same_entries_back(gat
     loaded = SCGACL.load(tmp_path / "model", adata=gated.adata)
     saved, found = gated.module.state_dict(), loaded.module.state_dict()
     names = [name for name in saved if name.startswith("gate.") or name == "gene_group"]
-    assert len(names) == 9
+    assert len(names) == 10
     for name in names:
         assert found[name].numpy().tobytes() == saved[name].numpy().tobytes(), name
     assert found["gate.fitted"]

@@ -47,6 +47,23 @@ class ExpressionField(LayerField):
         return super().transfer_field(state_registry, adata_target, **kwargs)
 
 
+class BatchField(CategoricalObsField):
+    """Batches; new ones only where weights are made for them."""
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, extend_categories: bool = False, **kwargs):
+        """Transfer to other data."""
+        key = self._original_attr_key
+        if not extend_categories and key in adata_target.obs:
+            known = {str(name) for name in state_registry[self.CATEGORICAL_MAPPING_KEY]}
+            if new := sorted(set(adata_target.obs[key].astype(str)) - known):
+                raise ValueError(
+                    f"`adata.obs[{key!r}]` has batches that the model does not know ({new[:5]}). Add them with "
+                    "`query = SCGACL.load_query_data(adata, model)`; `query` imputes at once, taking them for average "
+                    "batches, and better after `query.train()`."
+                )
+        return super().transfer_field(state_registry, adata_target, extend_categories=extend_categories, **kwargs)
+
+
 class StratumField(CategoricalObsField):
     """Strata: the model knows those it was trained on, and no others."""
 

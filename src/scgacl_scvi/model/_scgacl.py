@@ -16,7 +16,7 @@ from scvi.data.fields import (
     NumericalJointObsField,
     NumericalObsField,
 )
-from scvi.model.base import ArchesMixin, BaseModelClass, RNASeqMixin, VAEMixin
+from scvi.model.base import BaseModelClass, RNASeqMixin, VAEMixin
 
 from scgacl_scvi._keys import INPUT_SCALE_ARG, STRATUM
 from scgacl_scvi.module import VaDE
@@ -26,11 +26,12 @@ from scgacl_scvi.train._mixture_fit import MAX_CLUSTERS
 
 from ._checks import check_choice, check_complete, check_key, check_numeric, check_shape, check_strata
 from ._dropout import DropoutMixin
-from ._fields import ExpressionField, LabelsField, StratumField, strata_of
+from ._fields import BatchField, ExpressionField, LabelsField, StratumField, strata_of
 from ._gene_report import GeneReportMixin
 from ._imputation import ImputationMixin
 from ._likelihood_choice import LikelihoodChoice, choose_likelihood
 from ._presets import DEFAULT, PAPER, PRESETS
+from ._query import QueryMixin
 from ._seed import current_seed, seeded
 from ._training import TrainingMixin
 from ._uncertainty import UncertaintyMixin
@@ -48,7 +49,7 @@ class SCGACL(
     TrainingMixin,
     RNASeqMixin,
     VAEMixin,
-    ArchesMixin,
+    QueryMixin,
     BaseModelClass,
 ):
     """Imputation of single-cell RNA-seq by a VaDE trained against a contrastive, multi-task discriminator.
@@ -200,7 +201,8 @@ class SCGACL(
         self._model_summary_string = (
             f"SCGACL ({preset} preset): gene_likelihood: {gene_likelihood}, n_latent: {n_latent}, n_clusters: "
             f"{n_clusters or n_labels or 'by BIC'}, n_hidden: {chosen['n_hidden']}, n_labels: {n_labels}, n_batch: "
-            f"{self.summary_stats.n_batch}, dispersion: {dispersion}, strata: {', '.join(self.stratum_names_) or 'none'}."
+            f"{self.summary_stats.n_batch}, dispersion: {dispersion}, strata: {self.stratum_names_ or 'none'}. "
+            f"{LikelihoodChoice(**self.likelihood_choice_) if self.likelihood_choice_ else ''}"
         )
         # The choice is part of the saved model: it must not be made again on other data.
         self.init_params_ = self._get_init_params(locals())
@@ -303,7 +305,7 @@ class SCGACL(
         manager = AnnDataManager(
             fields=[
                 ExpressionField(REGISTRY_KEYS.X_KEY, layer, input_scale=input_scale, fractional=fractional),
-                CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+                BatchField(REGISTRY_KEYS.BATCH_KEY, batch_key),
                 labels,
                 NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
                 CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),

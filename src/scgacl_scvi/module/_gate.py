@@ -41,6 +41,8 @@ class GeneGate(nn.Module):
         self.register_buffer("cluster_log_ratio", torch.zeros(n_components, n_genes))  # K x genes, to the gene's mean
         self.register_buffer("batch_log_ratio", torch.zeros(n_batch, n_genes))  # to the gene's mean; 0: not borne out
         self.register_buffer("stratum_log_ratio", torch.zeros(n_strata, n_genes))
+        # Of the mixed mean at the reference depth, to that of a stratum's counts.
+        self.register_buffer("stratum_log_factor", torch.zeros(n_strata, n_genes))
         self.register_buffer("weight_cluster", torch.zeros(n_genes))
         self.register_buffer("weight_generator", torch.ones(n_genes))
         self.register_buffer("evidence", torch.full((n_genes,), torch.nan))
@@ -51,6 +53,7 @@ class GeneGate(nn.Module):
         self.fitted.fill_(False)
         self.batch_log_ratio.zero_()
         self.stratum_log_ratio.zero_()
+        self.stratum_log_factor.zero_()
         self.weight_cluster.zero_()
         self.weight_generator.fill_(1.0)
         self.evidence.fill_(torch.nan)

@@ -61,7 +61,16 @@ class GroupSums:
                 batch = (self.x.sum(1) + _PSEUDOCOUNT) / ((expected * cluster).sum(1) + _PSEUDOCOUNT)
                 if supported is not None:
                     batch = torch.where(supported, batch, 1.0)
+        # What the corrections have in common belongs to the means, as in GateSums.
         gate.log_mean.copy_(mean.log() + self._correction / self._n)
         gate.stratum_log_ratio.copy_(stratum.log())
         gate.batch_log_ratio.copy_(batch.log())
         gate.cluster_log_ratio.copy_(cluster.log())
+
+    def store_new_batches(self, gate: GeneGate, first: int, supported: Tensor | None = None) -> None:
+        """Set the gate's means of batches from number ``first`` on, all others being as they are."""
+        stratum = gate.stratum_log_ratio.repeat_interleave(self.x.shape[1] // len(gate.stratum_log_ratio), 0)
+        expected = self.depth[first:] * (gate.log_mean + stratum + gate.cluster_log_ratio).double().exp()
+        batch = (self.x[first:].sum(1) + _PSEUDOCOUNT) / (expected.sum(1) + _PSEUDOCOUNT)
+        batch = batch if supported is None else torch.where(supported, batch, 1.0)
+        gate.batch_log_ratio[first:] = batch.log().to(gate.batch_log_ratio)

@@ -38,9 +38,9 @@ class GroupsMixin:
 
     @property
     def theta(self) -> Tensor:
-        """Inverse dispersion of each gene (counts); over batches with ``"gene-batch"``, the geometric mean."""
+        """Inverse dispersion of each gene (counts); with ``"gene-batch"`` the geometric mean over training batches."""
         log_theta = self.log_theta.clamp(-5.0, MAX_LOG_THETA)
-        return log_theta.exp() if log_theta.ndim == 1 else log_theta.mean(0).exp()
+        return log_theta.exp() if log_theta.ndim == 1 else log_theta[: int(self.n_trained_batches)].mean(0).exp()
 
     def theta_of(self, batch_index: Tensor) -> Tensor:
         """Inverse dispersion as cells of these batches have it: genes, or cells x genes with ``"gene-batch"``."""

@@ -125,6 +125,7 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         # counts also one a batch and gene).
         shape = (n_batch, n_input) if dispersion == "gene-batch" else (n_input,)
         self.log_theta = nn.Parameter(torch.full(shape, 1.0 if gene_likelihood != "normal" else 0.0))
+        self.register_buffer("n_trained_batches", torch.tensor(n_batch))  # fewer than all beside a reference
         self.register_buffer("median_library", torch.tensor(1.0))
         self.register_buffer("gene_seen", torch.ones(n_input, dtype=torch.bool))
         # No unnormalised mean lies far above the largest value of the data: an overshoot of exp() would not come back.
@@ -281,13 +282,17 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
     ) -> dict[str, Tensor]:
         """As :meth:`generative`, through the gate of each gene: what the getters take for a cell's mean."""
         own = self.generative(**self._get_generative_input(tensors, inferred), transform_batch=transform_batch)
+        strata = self.strata(tensors)
+        factor = (
+            1.0 if strata is None or self.gene_likelihood == "normal" else self.gate.stratum_log_factor[strata].exp()
+        )
         if not self.gate.fitted:
-            return own
+            return own if strata is None else {**own, "scale": own["scale"] * factor}
         responsibilities = self.responsibilities(inferred["z"], tensors)
         shift = self.gate_shift(tensors, transform_batch)
         scale, correction = self.gate(own["scale"], responsibilities, self.theta, shift)
         depth = inferred["library"] / self.median_library
-        return {**own, "scale": scale, "rate": scale * (depth * correction)}
+        return {**own, "scale": scale * factor, "rate": scale * (depth * correction)}
 
     def reconstruction_loss(
         self, x: Tensor, profile: Tensor, generated: dict[str, Tensor], visible: Tensor | None = None

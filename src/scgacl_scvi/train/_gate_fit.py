@@ -6,7 +6,7 @@ import torch
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from scgacl_scvi._keys import HELDOUT_GROUP
+from scgacl_scvi._keys import HELDOUT_GROUP, MISSING_GENES
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.module._gate import GateSums, counted_share
 from scgacl_scvi.module._gate_groups import GroupSums
@@ -48,7 +48,7 @@ def fit_gate(module: VaDE, heldout_batches: Callable[[], Iterable], all_batches:
     module.eval()
     gate = module.gate
     gate.fitted.fill_(False)
-    sums, supported = _sums(module, heldout_batches()), None
+    sums, supported = gate_sums(module, heldout_batches()), None
     sums.store(gate)
     if isinstance(sums, GroupSums):
         supported = batch_evidence(module, heldout_batches()) >= MIN_EVIDENCE
@@ -56,7 +56,7 @@ def fit_gate(module: VaDE, heldout_batches: Callable[[], Iterable], all_batches:
     ratios = torch.zeros(len(WEIGHTS), len(gate.log_mean), dtype=torch.float64, device=module.device)
     for x, own in _passes(module, heldout_batches()):
         ratios += _heldout_log_ratios(module, x, own)
-    sums = _sums(module, all_batches())
+    sums = gate_sums(module, all_batches())
     sums.store(gate) if supported is None else sums.store(gate, supported)
     _set_weights(gate, ratios.T)
     gate.fitted.fill_(True)
@@ -74,10 +74,11 @@ def _passes(module: VaDE, batches: Iterable):
         own["log_scale"] = own["scale"].clamp_min(1e-9).log()
         own["depth"] = inferred["library"] / module.median_library
         own["visible"], own["group"] = inferred["visible"], tensors.get(HELDOUT_GROUP)
+        own["measured"] = ~tensors.get(MISSING_GENES, ~module.gene_seen)
         yield tensors[REGISTRY_KEYS.X_KEY], own
 
 
-def _sums(module: VaDE, batches: Iterable) -> GateSums | GroupSums:
+def gate_sums(module: VaDE, batches: Iterable) -> GateSums | GroupSums:
     """Sums over the visible entries, from which the gate's means follow."""
     grouped = len(module.gate.batch_log_ratio) > 1 or module.n_strata > 1
     sums = GroupSums(module.gate) if grouped else GateSums(module.gate)
@@ -89,10 +90,11 @@ def _sums(module: VaDE, batches: Iterable) -> GateSums | GroupSums:
     return sums
 
 
-def batch_evidence(module: VaDE, batches: Iterable) -> Tensor:
+def batch_evidence(module: VaDE, batches: Iterable, first: int = 0) -> Tensor:
     """Nats by which the held-out entries prefer the gene's mean in each batch to its mean over all, genes.
 
-    The ratio of two likelihoods given means that have not seen these entries, so exp of it is an e-value, too.
+    The ratio of two likelihoods given means that have not seen these entries, so exp of it is an e-value, too. Only
+    batches from number ``first`` on count.
     """
     gate = module.gate
     total = torch.zeros(len(gate.log_mean), dtype=torch.float64, device=module.device)
@@ -100,13 +102,13 @@ def batch_evidence(module: VaDE, batches: Iterable) -> Tensor:
         return total
     for x, own in _passes(module, batches):
         log_depth = own["depth"].log() + gate.depth_correction(own["log_scale"], module.theta)
-        of_batch = gate.batch_log_ratio[own["batch"]]
+        of_batch = gate.batch_log_ratio[own["batch"]] * (own["batch"] >= first)[:, None]
         for at, genes in _heldout_blocks(module, own):
             theta, zi_logits = _at(own, "theta", at, genes), _at(own, "zi_logits", at, genes)
             base = (gate.log_mean + log_depth + own["shift"])[at]
             with_batch = entry_log_prob(x[at], base.exp(), theta, zi_logits)
             without = entry_log_prob(x[at], (base - of_batch[at]).exp(), theta, zi_logits)
-            total[genes] += (with_batch - without).sum(0)
+            total[genes] += ((with_batch - without) * own["measured"].expand_as(x)[at]).sum(0)
     return total
 
 
