@@ -1,4 +1,4 @@
-"""Is the difference between two conditions still there?"""
+"""Whether the difference between two conditions is still there."""
 
 from dataclasses import dataclass
 from typing import Any

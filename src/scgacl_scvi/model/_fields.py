@@ -53,7 +53,7 @@ class BatchField(CategoricalObsField):
     def transfer_field(self, state_registry: dict, adata_target: AnnData, extend_categories: bool = False, **kwargs):
         """Transfer to other data."""
         key = self._original_attr_key
-        if not extend_categories and key in adata_target.obs:
+        if not (extend_categories or self.is_default) and key in adata_target.obs:
             known = {str(name) for name in state_registry[self.CATEGORICAL_MAPPING_KEY]}
             if new := sorted(set(adata_target.obs[key].astype(str)) - known):
                 raise ValueError(

@@ -103,7 +103,7 @@ class QueryMixin(ArchesMixin):
             setattr(model, name, None)
         model.phases_ = {}
         model.reference_categories_ = None if unfrozen else sizes
-        model.is_trained_ = attributes["is_trained_"]
+        model.is_trained_ = attributes["is_trained_"] and not unfrozen
         return model
 
     @staticmethod

@@ -200,6 +200,8 @@ class TrainingMixin:
         if not of_query:
             self.module.gate.reset()  # its weights are those of the generator before this training
             self.saw_all_entries_ = not hold_out
+        elif self.history is None:
+            self.is_trained_ = False  # else scvi-tools would look for the history of a first training
         self.module.train()  # a second call finds it in evaluation mode
         frozen = only_new_trainable(self.module, self.reference_categories_) if of_query else nullcontext()
         with frozen, seeded(seed), flushed_denormals(), without_lightning_noise():

@@ -283,16 +283,14 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         """As :meth:`generative`, through the gate of each gene: what the getters take for a cell's mean."""
         own = self.generative(**self._get_generative_input(tensors, inferred), transform_batch=transform_batch)
         strata = self.strata(tensors)
-        factor = (
-            1.0 if strata is None or self.gene_likelihood == "normal" else self.gate.stratum_log_factor[strata].exp()
-        )
+        of_stratum = 1.0 if strata is None else self.gate.stratum_log_factor[strata].exp()
         if not self.gate.fitted:
-            return own if strata is None else {**own, "scale": own["scale"] * factor}
+            return own if strata is None else {**own, "scale": own["scale"] * of_stratum}
         responsibilities = self.responsibilities(inferred["z"], tensors)
         shift = self.gate_shift(tensors, transform_batch)
         scale, correction = self.gate(own["scale"], responsibilities, self.theta, shift)
         depth = inferred["library"] / self.median_library
-        return {**own, "scale": scale * factor, "rate": scale * (depth * correction)}
+        return {**own, "scale": scale * of_stratum, "rate": scale * (depth * correction)}
 
     def reconstruction_loss(
         self, x: Tensor, profile: Tensor, generated: dict[str, Tensor], visible: Tensor | None = None
