@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 _MIN_VARIANCE = 1e-4
+_EM_STEPS = 50
+_SLIP_RANGE = (0.01, 0.95)
 
 
 class MixturePrior(nn.Module):
@@ -59,6 +61,29 @@ class MixturePrior(nn.Module):
             self.log_scale[own] = 0.5 * variances.clamp_min(_MIN_VARIANCE).log().to(self.loc)
             self.logits[own] = weights.clamp_min(1e-6).log().to(self.loc)
             self.fitted.fill_(True)
+
+    @torch.no_grad()
+    def fit_slip(self, z: Tensor, labels: Tensor, strata: Tensor | None = None) -> None:
+        """Start from the share of wrong labels that is likeliest given where the labelled cells lie (EM).
+
+        Parameters
+        ----------
+        z
+            Latent means, cells x D.
+        labels, strata
+            As :meth:`log_weights`.
+        """
+        known = labels < self.n_labels
+        allowed = (self.active if strata is None else self.active & self._of(strata)).expand(len(z), -1)[known]
+        if not len(allowed) or int(allowed.sum(-1).max()) < 2:
+            return
+        density = torch.softmax(self.component_log_prob(z)[known].masked_fill(~allowed, -torch.inf), -1)
+        own = density.gather(1, self.component_of(labels, strata)[known, None]).squeeze(1)
+        others = (1 - own) / (allowed.sum(-1) - 1).clamp_min(1)  # mean density of the components that are not its own
+        slip = torch.sigmoid(self.slip_logit)
+        for _ in range(_EM_STEPS):
+            slip = (slip * others / ((1 - slip) * own + slip * others).clamp_min(1e-30)).mean().clamp(*_SLIP_RANGE)
+        self.slip_logit.copy_(torch.logit(slip))
 
     def distribution(self) -> MixtureOfDiagNormals:
         """The mixture over its active components."""

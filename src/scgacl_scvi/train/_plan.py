@@ -62,7 +62,8 @@ class SCGACLTrainingPlan(TrainingPlan):
     dispersion_precision
         Half the precision of a normal prior on each gene's log dispersion, around the mean over genes.
     dispersion_lr_factor
-        Learning rate of the dispersions over that of the networks: a fit is too short for them otherwise.
+        Learning rate of the dispersions, and of the share of wrong labels, over that of the networks: a fit is too
+        short for them otherwise.
     max_grad_norm
         Gradients of the generator are clipped to this norm; None for no clipping.
     heldout_fraction
@@ -130,9 +131,10 @@ class SCGACLTrainingPlan(TrainingPlan):
 
     def configure_optimizers(self):
         """Two Adams: encoder, generator and prior; discriminator."""
-        apart = {*self.module.discriminator.parameters(), self.module.log_theta}
+        single = [self.module.log_theta, self.module.prior.slip_logit]
+        apart = {*self.module.discriminator.parameters(), *single}
         generator = [p for p in self.module.parameters() if p.requires_grad and p not in apart]
-        dispersions = [p for p in [self.module.log_theta] if p.requires_grad]
+        dispersions = [p for p in single if p.requires_grad]
         dispersion = {"params": dispersions, "factor": self.dispersion_lr_factor}
         common = {
             "lr": self.learning_rates[self._phase],
@@ -188,6 +190,9 @@ class SCGACLTrainingPlan(TrainingPlan):
         for stratum, start in enumerate(starts):
             parameters = (torch.as_tensor(a) for a in (start.means, start.variances, start.weights))
             self.module.prior.initialise(*parameters, stratum)
+        if labels and not published:
+            codes = [torch.cat(values).to(self.device) if values else None for values in (labels, strata)]
+            self.module.prior.fit_slip(torch.cat(latents).to(self.device), *codes)
         self.mixture_start = starts[0]
         how = "lowest BIC" if starts[0].bic else "as given" if self.n_clusters else "one a label"
         counts = " + ".join(str(len(start.means)) for start in starts)
