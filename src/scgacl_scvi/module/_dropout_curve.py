@@ -61,7 +61,7 @@ def look_up(values: Tensor, log_mean: Tensor, log_shape: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def poisson_log1p(factor: float) -> Tensor:
-    """Mean of ``log(1 + factor * count)`` of a Poisson count, at each node; from where it is all but normal, of its mean."""
+    """Mean of ``log(1 + factor * count)`` of a Poisson count at each node; of the mean where that is large."""
     means, counts = NODES.double()[:, None], torch.arange(1.0, 600.0, dtype=torch.float64)
     probability = (torch.xlogy(counts, means) - means - torch.lgamma(counts + 1)).exp()
     exact = (probability * torch.log1p(factor * counts)).sum(1)
@@ -115,7 +115,7 @@ class DropoutCurve(nn.Module):
         return value / hidden
 
     def hidden_log1p(self, mu: Tensor, factor: float) -> Tensor:
-        """Mean of ``log(1 + factor * count)`` of the count that was lost where a **zero** hides one; ``mu`` as above."""
+        """Mean of ``log(1 + factor * count)`` of the count that was lost, likewise."""
         value, hidden = self._lost(mu, poisson_log1p(factor).to(mu.device))
         return value / hidden
 
@@ -147,7 +147,7 @@ class DropoutCurve(nn.Module):
         return present / zero
 
     def _lost(self, mu: Tensor, of_count: Tensor) -> tuple[Tensor, Tensor]:
-        """E[f(count); lost] of a function that is 0 at 0, given its Poisson mean at the nodes; and P(count > 0, lost)."""
+        """E[f(count); lost] of a function that is 0 at 0, by its Poisson mean at the nodes; P(count > 0, lost)."""
         hidden, _ = self._zero(mu, lambda lost, _: lost * SHOWN.to(mu.device))
         return self._zero(mu, lambda lost, _: lost * of_count)[0], hidden
 
