@@ -89,7 +89,7 @@ class SCGACL(
         likelihoods only.
     hide_rate
         Share of the profile hidden from the encoder while training, all of it being predicted nevertheless; default
-        0.3, with ``"zinb"`` 0.5.
+        0.2, with ``"zinb"`` 0.5.
     preset
         ``"default"`` or ``"paper"``: what every argument above that is None, and those of :meth:`train`, stand for.
 
@@ -167,7 +167,7 @@ class SCGACL(
 
         if dispersion == "gene-batch" and gene_likelihood == "normal":
             raise ValueError("`dispersion='gene-batch'` needs a count likelihood ('nb' or 'zinb'), not 'normal'.")
-        defaults = {"hide_rate": 0.5 if gene_likelihood == "zinb" else 0.3, **PRESETS[preset].module}
+        defaults = {"hide_rate": 0.5 if gene_likelihood == "zinb" else 0.2, **PRESETS[preset].module}
         chosen = {
             "n_hidden": n_hidden,
             "n_hidden_discriminator": n_hidden_discriminator,

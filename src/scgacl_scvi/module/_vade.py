@@ -85,7 +85,7 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         n_latent: int = 10,
         n_components: int = 20,
         dropout_rate: float = 0.1,
-        hide_rate: float = 0.3,
+        hide_rate: float = 0.2,
         gene_likelihood: Likelihood = "nb",
         dispersion: Literal["gene", "gene-batch"] = "gene",
         input_scale: Literal["counts", "lognorm"] = "counts",
