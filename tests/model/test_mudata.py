@@ -108,6 +108,13 @@ def test_other_cells_come_as_a_mudata_too(model):
         model.get_imputed_expression(make_counts())
 
 
+def test_getters_take_a_view_of_cells(model):
+    whole = model.get_imputed_expression(layer_key=None)
+    view = make_mudata()[[7, 3, 20]]
+    np.testing.assert_allclose(model.get_imputed_expression(view), whole.iloc[[7, 3, 20]], rtol=1e-4, atol=1e-5)
+    assert view.mod["rna"].layers["scgacl"].shape == (3, 30)
+
+
 def test_the_registered_modality_stands_for_the_whole(model):
     whole = model.get_imputed_expression(layer_key=None)
     np.testing.assert_array_equal(model.get_imputed_expression(model.adata.mod["rna"], layer_key=None), whole)
