@@ -154,7 +154,7 @@ def test_a_contrast_with_weight_falls_below_one_without(update, name):
 
 def test_best_weights_are_restored():
     model = fit(
-        make_counts(100), model={"gene_likelihood": "nb"}, joint_lr=1.0, joint_epochs=3
+        make_counts(100), model={"gene_likelihood": "nb"}, joint_lr=5.0, joint_epochs=3
     )  # a harmful joint phase
     metric = model.history["heldout_nll_validation"].iloc[:, 0].astype(float)
     assert model.best_epoch_ == int(metric.iloc[3:].argmin()) + 3  # from the middle of the VaDE phase on
@@ -180,7 +180,7 @@ def test_a_second_call_goes_on_with_the_joint_phase():
     model = fit(make_counts(), model={"gene_likelihood": "nb"})
     prior = model.module.prior.active.clone()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scgacl_scvi.train._plan.fit_mixture", None)  # is not fitted again
+        patch.setattr("scgacl_scvi.train._plan.fit_mixtures", None)  # is not fitted again
         model.train(joint_epochs=2, enable_progress_bar=False)
     assert len(model.history["train_loss"]) == 8
     assert model.phases_ == {"autoencoder": (0, 2), "vade": (2, 4), "joint": (4, 8)}

@@ -279,14 +279,24 @@ def test_predict_is_the_generator_until_the_gate_is_fitted_and_keeps_each_cells_
 
 
 @pytest.mark.parametrize("likelihood", ["nb", "zinb"])
-def test_the_prior_squares_are_those_of_every_loading_and_of_dispersions_around_their_mean(likelihood):
+def test_priors_pull_every_loading_to_zero_and_dispersions_to_their_mean(likelihood):
     module, _ = _module(likelihood)
     module.log_theta.data = torch.randn(GENES, generator=_rng(3)) + 5
-    loadings, spread = module.prior_squares()
-    layers = [module.decoder.output, *([module.decoder.zi] if likelihood == "zinb" else [])]
-    expected = sum((layer.weight.detach().numpy() ** 2).sum() for layer in layers)
-    assert loadings.item() == pytest.approx(expected, rel=1e-5)
-    assert spread.item() == pytest.approx(GENES * np.var(module.log_theta.detach().numpy()), rel=1e-4)
-    spread.backward()  # draws each gene to the mean, and the mean nowhere
-    expected = 2 * (module.log_theta - module.log_theta.mean()).detach()
-    torch.testing.assert_close(module.log_theta.grad, expected)
+    loadings = [module.decoder.output.weight, *([module.decoder.zi.weight] if likelihood == "zinb" else [])]
+    parameters = [*loadings, module.log_theta]
+    centred = module.log_theta - module.log_theta.mean().detach()  # the mean is drawn nowhere
+    penalty = 3.0 * sum(weight.square().sum() for weight in loadings) + 0.5 * centred.square().sum()
+    expected = torch.autograd.grad(penalty, parameters)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    module.add_prior_gradients(3.0, 0.5)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, 1 + gradient)
+    others = {*module.parameters()} - {*parameters}
+    assert all((parameter.grad == 1).all() for parameter in others)
+
+
+def test_priors_leave_frozen_parameters_alone():
+    module, _ = _module("nb")
+    module.add_prior_gradients(3.0, 0.5)
+    assert all(parameter.grad is None for parameter in module.parameters())

@@ -142,3 +142,29 @@ def test_an_entry_that_is_not_visible_has_no_gradient(inflated):
         nb_log_likelihood(x, mu, theta, visible).sum().backward()
     assert (mu.grad[~visible] == 0).all()
     assert (mu.grad[visible] != 0).any()
+
+
+@pytest.mark.parametrize("inflated", [False, True])
+@pytest.mark.parametrize("by_cell", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_written_gradients_are_those_of_finite_differences(inflated, by_cell, masked):
+    x, mu, theta, logits = (value.double() for value in _case(5, cells=4, genes=6))
+    theta = theta.expand_as(mu).contiguous() if by_cell else theta
+    visible = torch.arange(x.numel()).reshape(x.shape) % 4 > 0 if masked else None
+    arguments = (mu, theta, logits) if inflated else (mu, theta)
+    likelihood = zinb_log_likelihood if inflated else nb_log_likelihood
+    arguments = tuple(value.requires_grad_() for value in arguments)
+    assert torch.autograd.gradcheck(lambda *values: likelihood(x, *values, visible), arguments)
+
+
+@pytest.mark.parametrize("inflated", [False, True])
+def test_gradients_in_single_precision_agree_with_those_in_double(inflated):
+    case = _case(6, cells=30, genes=50)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        x, *arguments = (value.detach().to(dtype) for value in case)
+        arguments = [value.requires_grad_() for value in (arguments if inflated else arguments[:2])]
+        (zinb_log_likelihood if inflated else nb_log_likelihood)(x, *arguments).sum().backward()
+        gradients.append([value.grad.double() for value in arguments])
+    for single, double in zip(*gradients, strict=True):
+        assert ((single - double).abs() <= 1e-4 * double.abs() + 1e-3 * double.abs().mean()).all()

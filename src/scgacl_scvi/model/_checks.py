@@ -60,6 +60,28 @@ def check_complete(adata: AnnData, argument: str, key: str | None) -> None:
         )
 
 
+_MIN_OF_STRATUM = 10
+
+
+def check_strata(adata: AnnData, key: str | None, batch_key: str | None = None) -> None:
+    """Strata are at least two, each of enough cells to stand alone."""
+    if key is None:
+        return
+    sizes = adata.obs[key].astype(str).value_counts()
+    if len(sizes) < 2:
+        raise ValueError(f"`stratify_by={key!r}`: all cells are {sizes.index[0]!r}; leave it out.")
+    if sizes.min() < _MIN_OF_STRATUM:
+        raise ValueError(
+            f"`stratify_by={key!r}`: {sizes.idxmin()!r} has {sizes.min()} cell(s), and strata borrow nothing from each "
+            f"other; {_MIN_OF_STRATUM} are needed. Leave these cells out, or join them to another stratum."
+        )
+    if key == batch_key:
+        raise ValueError(
+            f"`stratify_by={key!r}` is `batch_key`, too: one is for differences to keep, the other for those to take "
+            "out of the latent space. Give one of them."
+        )
+
+
 def check_numeric(adata: AnnData, argument: str, key: str | None, *, positive: bool = False) -> None:
     """A numeric column is numeric, finite, and positive where it has to be."""
     if key is None:

@@ -11,6 +11,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
+from scgacl_scvi._keys import MISSING_GENES
 from scgacl_scvi.dropout import fit_gamma_normal
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.module._dropout_fit import fit_dropout_curve
@@ -24,7 +25,7 @@ from ._values import fill_probability
 
 Method = Literal["posterior", "mixture"]
 
-_FIT_ENTRIES = 8_000_000
+_FIT_ENTRIES = 4_000_000
 _MEANINGS = {
     "zinb": "probability that a zero hides a count that dropout took",
     "nb": "probability that the cell, sequenced once more at the median library, would show the gene",
@@ -87,7 +88,8 @@ class DropoutMixin:
 
         Returns
         -------
-        Cells x genes, float32, probabilities (no unit, 0 to 1).
+        Cells x genes, float32, probabilities (no unit, 0 to 1); 0 where a gene was not measured (see
+        :meth:`prepare_query_anndata`).
 
         Raises
         ------
@@ -137,8 +139,9 @@ class DropoutMixin:
                 own = module.predict(tensors, inferred)
                 probability = fill_probability(module, tensors, inferred, own)
             else:
-                probability = by_class[module.dropout_classes(inferred, module.labels(tensors))]
+                probability = by_class[module.dropout_classes(inferred, tensors)]
             zero = (tensors[REGISTRY_KEYS.X_KEY] == 0) & module.gene_seen
+            zero &= ~tensors.get(MISSING_GENES, ~module.gene_seen)  # what was not measured is no zero
             yield selection.of_genes(torch.where(zero, probability, 0.0).cpu().numpy())
 
     # --- fits after training -----------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ class DropoutMixin:
         classes = [
             module.dropout_classes(
                 module.encode(**module._get_inference_input(tensors)),
-                module.labels({key: value.to(module.device) for key, value in tensors.items()}),
+                {key: value.to(module.device) for key, value in tensors.items()},
             ).cpu()
             for tensors in self._make_data_loader(adata=self.adata, batch_size=BATCH_SIZE)
         ]

@@ -175,7 +175,7 @@ class GeneReportMixin:
         # With size factors the depth is that of all molecules; the model saw 1 - fraction of them.
         share = (1 - _FRACTION) if module.use_size_factor else 1.0
         rate, library = own["rate"] * share, inferred["library"] * share
-        ours = expected(module, kept, rate)
+        ours = expected(module, kept, rate, own["theta"])
         if module.dropout_curve is not None:
             ours = torch.where(kept > 0, ours, module.dropout_curve.zero_present_mean(rate))
         control = mean * (library / module.median_library)

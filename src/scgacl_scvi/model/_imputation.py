@@ -169,17 +169,20 @@ class ImputationMixin:
         Returns
         -------
         Names of the clusters (cells), or their responsibilities (DataFrame, cells x clusters). A component guided by a
-        label bears its name; others are numbered.
+        label bears its name; others are numbered. With ``stratify_by``, after the name of the stratum and a colon.
         """
         self._check_if_trained(warn=False)
         selection = select(self, adata, indices, None, batch_size)
-        prior = self.module.prior
-        found = [
-            prior.responsibilities(self.module.encode(**self.module._get_inference_input(tensors))["qz"].loc).cpu()
-            for tensors in selection.loader
-        ]
+        module, prior, found = self.module, self.module.prior, []
+        for tensors in selection.loader:
+            tensors = {key: value.to(module.device) for key, value in tensors.items()}
+            z = module.encode(**module._get_inference_input(tensors))["qz"].loc
+            found.append(prior.responsibilities(z, strata=module.strata(tensors)).cpu())
         active = prior.active.cpu().numpy()
-        names = np.array([*self.label_names_, *map(str, range(len(self.label_names_), len(active)))], dtype=object)
+        names = [*self.label_names_, *map(str, range(len(self.label_names_), prior.n_of_stratum))]
+        if self.stratum_names_:
+            names = [f"{stratum}: {name}" for stratum in self.stratum_names_ for name in names]
+        names = np.array(names, dtype=object)
         responsibilities = torch.cat(found).numpy()[:, active]
         if soft:
             return pd.DataFrame(responsibilities, index=selection.cell_names, columns=names[active])

@@ -1,6 +1,6 @@
 """Log-likelihoods of counts and of lognorm values, summed over genes.
 
-All of them spend ``lgamma`` on the non-zeros only: nine entries in ten of a typical batch are zeros, whose
+Sums over counts spend ``lgamma`` on the non-zeros only: nine entries in ten of a typical batch are zeros, whose
 probability needs one ``log1p``.
 """
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_EPS = 1e-8
+from ._count_gradients import EPS, NBLogLikelihood, ZINBLogLikelihood
 
 
 def nb_zero_log_prob(mu: Tensor, theta: Tensor) -> Tensor:
@@ -23,13 +23,7 @@ def nb_zero_log_prob(mu: Tensor, theta: Tensor) -> Tensor:
 
 def _nb_nonzero_excess(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
     """What the log-probability of ``x`` has beyond that of a zero, without the constant ``-lgamma(x + 1)``."""
-    return torch.lgamma(x + theta) - torch.lgamma(theta) + x * (torch.log(mu + _EPS) - torch.log(theta + mu + _EPS))
-
-
-def _nonzeros(x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-    """Row numbers of the non-zeros of ``x``, then ``x`` and every parameter (broadcast to ``x``) at them."""
-    rows, columns = torch.nonzero(x, as_tuple=True)
-    return rows, *(value.expand_as(x)[rows, columns] for value in (x, *parameters))
+    return torch.lgamma(x + theta) - torch.lgamma(theta) + x * (torch.log(mu + EPS) - torch.log(theta + mu + EPS))
 
 
 def nb_log_likelihood(x: Tensor, mu: Tensor, theta: Tensor, visible: Tensor | None = None) -> Tensor:
@@ -50,10 +44,7 @@ def nb_log_likelihood(x: Tensor, mu: Tensor, theta: Tensor, visible: Tensor | No
     -------
     Log-likelihood summed over genes, one value a cell.
     """
-    x, zero = _only(visible, x, nb_zero_log_prob(mu, theta))
-    rows, x_nz, mu_nz, theta_nz = _nonzeros(x, mu, theta)
-    excess = _nb_nonzero_excess(x_nz, mu_nz, theta_nz) - torch.lgamma(x_nz + 1)
-    return zero.sum(-1).index_add(0, rows, excess)
+    return NBLogLikelihood.apply(x, mu, theta, _as_mask(visible, mu))
 
 
 def zinb_log_likelihood(
@@ -74,18 +65,12 @@ def zinb_log_likelihood(
     -------
     Log-likelihood summed over genes, one value a cell.
     """
-    zero = nb_zero_log_prob(mu, theta)
-    kept = F.logsigmoid(-zi_logits)
-    zero_inflated = torch.logaddexp(F.logsigmoid(zi_logits), kept + zero)
-    x, zero_inflated = _only(visible, x, zero_inflated)
-    rows, x_nz, mu_nz, theta_nz, kept_nz, zero_nz, inflated_nz = _nonzeros(x, mu, theta, kept, zero, zero_inflated)
-    excess = kept_nz + zero_nz + _nb_nonzero_excess(x_nz, mu_nz, theta_nz) - torch.lgamma(x_nz + 1) - inflated_nz
-    return zero_inflated.sum(-1).index_add(0, rows, excess)
+    return ZINBLogLikelihood.apply(x, mu, theta, zi_logits, _as_mask(visible, mu))
 
 
-def _only(visible: Tensor | None, *values: Tensor) -> tuple[Tensor, ...]:
-    """Values with those entries at 0 that do not count."""
-    return values if visible is None else tuple(value * visible for value in values)
+def _as_mask(visible: Tensor | None, like: Tensor) -> Tensor | None:
+    """As numbers: to multiply by them is four times as fast as by a bool."""
+    return None if visible is None else visible.to(like.dtype)
 
 
 def entry_log_prob(x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor | None = None) -> Tensor:

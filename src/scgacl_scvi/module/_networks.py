@@ -115,8 +115,46 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logit of "real", cell-level projection, type-level projection."""
-        h = self.hidden(x)
+        return self._heads(self.hidden(x))
+
+    def judge_both(self, real: Tensor, fake: Tensor) -> tuple[tuple, tuple, "FirstLayer"]:
+        """:meth:`forward` of real profiles and of as many reconstructed ones (cells x genes) in one pass.
+
+        Statistics of batch normalisation are those of each kind apart, as in two passes. No gradient reaches the
+        profiles; what the reconstructed ones would get is told by the third result.
+        """
+        first, *others = [layer for block in self._blocks() for layer in block if layer is not None]
+        values = h = first(torch.cat([real, fake]).detach())
+        for layer in others:
+            h = torch.cat([layer(half) for half in h.chunk(2)]) if isinstance(layer, nn.BatchNorm1d) else layer(h)
+        outputs = [output.chunk(2) for output in self._heads(h)]
+        return *zip(*outputs, strict=True), FirstLayer(values, first.weight)
+
+    def _blocks(self) -> list[nn.Sequential]:
+        return [block for layer in self.hidden.layers for block in layer.fc_layers]
+
+    def _heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.real(h).squeeze(-1), self.cell(h), self.kind(h)
+
+
+class FirstLayer:
+    """First layer of a pass of :meth:`Discriminator.judge_both`.
+
+    Parameters
+    ----------
+    values
+        Its output, real and reconstructed cells x nodes.
+    weight
+        Its weight, nodes x genes.
+    """
+
+    def __init__(self, values: Tensor, weight: Tensor):
+        self.values, self.weight = values, weight
+
+    def slope(self, loss: Tensor) -> Tensor:
+        """Gradient of a loss by the reconstructed profiles, cells x genes; none by the discriminator's weights."""
+        [gradient] = torch.autograd.grad(loss, self.values, retain_graph=True)
+        return gradient[len(gradient) // 2 :] @ self.weight.detach()
 
 
 def initialise_published(network: nn.Module) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ._likelihoods import nb_zero_log_prob
+from ._nonzeros import Nonzeros
 
 
 def shrunk_mean(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
@@ -113,13 +114,11 @@ def heldout_log_density(
     """
     shape = x + theta
     mean = ratio * shrunk_mean(x, mu, theta)
-    log_p = (
-        nb_zero_log_prob(mean, shape)
-        + torch.lgamma(test + shape)
-        - torch.lgamma(shape)
-        - torch.lgamma(test + 1)
-        + test * (torch.log(mean + 1e-8) - torch.log(shape + mean))
-    )
+    log_p = nb_zero_log_prob(mean, shape)
+    nonzeros = Nonzeros(test)  # few; a zero needs no gamma function
+    t, own, expected = nonzeros.values, nonzeros.of(shape), nonzeros.of(mean)
+    excess = torch.lgamma(t + own) - torch.lgamma(own) - torch.lgamma(t + 1)
+    nonzeros.add_to(log_p, excess + t * (torch.log(expected + 1e-8) - torch.log(own + expected)))
     if p_dropout is not None:
         certain = torch.where(test > 0, -torch.inf, torch.log(p_dropout + 1e-12))
         mixed = torch.logaddexp(certain, torch.log1p(-p_dropout.clamp_max(1 - 1e-6)) + log_p)

@@ -2,7 +2,17 @@
 
 from ._callbacks import RestoreBest
 from ._loader import CellLoader, CellSplitter, registered_matrix
+from ._logger import EpochLogger
 from ._phases import Phase, Phases
 from ._plan import SCGACLTrainingPlan
 
-__all__ = ["CellLoader", "CellSplitter", "Phase", "Phases", "RestoreBest", "SCGACLTrainingPlan", "registered_matrix"]
+__all__ = [
+    "CellLoader",
+    "CellSplitter",
+    "EpochLogger",
+    "Phase",
+    "Phases",
+    "RestoreBest",
+    "SCGACLTrainingPlan",
+    "registered_matrix",
+]

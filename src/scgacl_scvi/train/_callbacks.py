@@ -1,7 +1,5 @@
 """Callbacks of a fit."""
 
-from copy import deepcopy
-
 import lightning.pytorch as pl
 
 from scgacl_scvi._keys import HELDOUT
@@ -36,7 +34,12 @@ class RestoreBest(pl.Callback):
             return
         if float(value) < self.best_value:
             self.best_value, self.best_epoch = float(value), trainer.current_epoch
-            self._state = deepcopy(plan.module.state_dict())
+            state = plan.module.state_dict()
+            if self._state is None:
+                self._state = {key: value.clone() for key, value in state.items()}
+            else:
+                for key, value in state.items():
+                    self._state[key].copy_(value)
 
     def on_train_end(self, trainer: pl.Trainer, plan: pl.LightningModule) -> None:
         """Restore the best weights."""

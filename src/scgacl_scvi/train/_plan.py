@@ -15,7 +15,7 @@ from scgacl_scvi.module import VaDE, heldout_loss, nt_xent, sup_con
 
 from ._adversarial import adversarial_loss, discriminator_loss, frozen
 from ._losses import EpochLosses
-from ._mixture_fit import MixtureStart, fit_mixture
+from ._mixture_fit import MixtureStart, fit_mixtures
 from ._phases import Phase, Phases
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ class SCGACLTrainingPlan(TrainingPlan):
     dispersion_precision
         Half the precision of a normal prior on each gene's log dispersion, around the mean over genes.
     dispersion_lr_factor
-        Learning rate of the dispersions over that of the networks: a fit is too short for them otherwise.
+        Learning rate of the dispersions, and of the share of wrong labels, over that of the networks: a fit is too
+        short for them otherwise.
     max_grad_norm
         Gradients of the generator are clipped to this norm; None for no clipping.
     heldout_fraction
@@ -126,13 +127,19 @@ class SCGACLTrainingPlan(TrainingPlan):
         self._losses = EpochLosses()
         self._heldout: list[Tensor] = []
 
+    def initialize_train_metrics(self) -> None:
+        """No metric objects: losses are summed by :class:`EpochLosses`, and each object costs Lightning time."""
+
+    initialize_val_metrics = initialize_train_metrics
+
     # --- optimisers and phases ---------------------------------------------------------------------------------
 
     def configure_optimizers(self):
         """Two Adams: encoder, generator and prior; discriminator."""
-        apart = {*self.module.discriminator.parameters(), self.module.log_theta}
+        single = [self.module.log_theta, self.module.prior.slip_logit]
+        apart = {*self.module.discriminator.parameters(), *single}
         generator = [p for p in self.module.parameters() if p.requires_grad and p not in apart]
-        dispersions = [p for p in [self.module.log_theta] if p.requires_grad]
+        dispersions = [p for p in single if p.requires_grad]
         dispersion = {"params": dispersions, "factor": self.dispersion_lr_factor}
         common = {
             "lr": self.learning_rates[self._phase],
@@ -160,7 +167,7 @@ class SCGACLTrainingPlan(TrainingPlan):
     def _start_prior(self) -> None:
         """Fit the mixture to the latent means of the training cells."""
         self.module.eval()
-        latents, labels = [], []
+        latents, labels, strata = [], [], []
         for batch in self.trainer.datamodule.train_dataloader():
             batch = self.transfer_batch_to_device(
                 self.trainer.datamodule.on_before_batch_transfer(batch, 0), self.device, 0
@@ -168,12 +175,16 @@ class SCGACLTrainingPlan(TrainingPlan):
             latents.append(self.module.encode(**self.module._get_inference_input(batch))["qz"].loc.cpu())
             if self.module.n_labels:
                 labels.append(self.module.labels(batch).cpu())
+            if self.module.n_strata > 1:
+                strata.append(self.module.strata(batch).cpu())
         self.module.train()
         published = self.module.published
         if published:
             self.module.encoder.log_variance.load_state_dict(self.module.encoder.mean.state_dict())
-        self.mixture_start = start = fit_mixture(
+        starts = fit_mixtures(
             torch.cat(latents).numpy(),
+            torch.cat(strata).numpy() if strata else None,
+            self.module.n_strata,
             n_clusters=self.n_clusters,
             # The published mixture is fitted without labels; they enter by the contrast and the dropout rule.
             labels=torch.cat(labels).numpy() if labels and not published else None,
@@ -181,9 +192,16 @@ class SCGACLTrainingPlan(TrainingPlan):
             reg_covar=self.gmm_reg_covar,
             seed=self.seed,
         )
-        self.module.prior.initialise(*(torch.as_tensor(a) for a in (start.means, start.variances, start.weights)))
-        how = "lowest BIC" if start.bic else "as given" if self.n_clusters else "one a label"
-        logger.info(f"Prior: mixture of {len(start.means)} components ({how}).")
+        for stratum, start in enumerate(starts):
+            parameters = (torch.as_tensor(a) for a in (start.means, start.variances, start.weights))
+            self.module.prior.initialise(*parameters, stratum)
+        if labels and not published:
+            codes = [torch.cat(values).to(self.device) if values else None for values in (labels, strata)]
+            self.module.prior.fit_slip(torch.cat(latents).to(self.device), *codes)
+        self.mixture_start = starts[0]
+        how = "lowest BIC" if starts[0].bic else "as given" if self.n_clusters else "one a label"
+        counts = " + ".join(str(len(start.means)) for start in starts)
+        logger.info(f"Prior: mixture of {counts} components ({how}{', in each stratum' if strata else ''}).")
 
     # --- losses ------------------------------------------------------------------------------------------------
 
@@ -210,28 +228,24 @@ class SCGACLTrainingPlan(TrainingPlan):
             kl_local=self.module.kl_standard(inferred["qz"]),
         )
 
-    def _penalty(self) -> Tensor | float:
-        """Minus the log prior of loadings and dispersions, for a cell."""
-        if not (self.loading_precision or self.dispersion_precision):
-            return 0.0
-        loadings, spread = self.module.prior_squares()
-        return (self.loading_precision * loadings + self.dispersion_precision * spread) / self.n_obs_training
-
     def _profiles(self, inferred: dict, generated: dict) -> tuple[Tensor, Tensor]:
         """Real and reconstructed lognorm profile of each cell, as the discriminator sees them."""
         real = inferred["profile"]
         fake = self.module.reconstructed_profile(generated)
         return real, fake * (real > 0) if self.mask_reconstruction else fake
 
-    def _contrasts(self, real: tuple, fake: tuple, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Cell-level and type-level contrastive loss, from the discriminator's outputs."""
+    def _contrasts(
+        self, real: tuple, fake: tuple, classes: Tensor, strata: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cell-level and type-level contrastive loss, from the discriminator's outputs; within strata only."""
         # A growing random share of the reconstructions joins the type-level contrast: ten steps of .09 from .1.
         steps = 1 + self._epoch_in_phase // max(1, self.phases.joint // 10)
         share = torch.rand(len(classes), device=classes.device) < min(1.0, 0.1 + 0.09 * steps)
-        kinds = torch.cat([real[2], fake[2][share]])
+        kinds, codes = torch.cat([real[2], fake[2][share]]), torch.cat([classes, classes[share]])
+        within = None if strata is None else torch.cat([strata, strata[share]])
         return (
-            nt_xent(real[1], fake[1], self.temperature),
-            sup_con(kinds, torch.cat([classes, classes[share]]), self.temperature, self.base_temperature),
+            nt_xent(real[1], fake[1], self.temperature, strata),
+            sup_con(kinds, codes, self.temperature, self.base_temperature, within),
         )
 
     # --- updates -----------------------------------------------------------------------------------------------
@@ -242,7 +256,7 @@ class SCGACLTrainingPlan(TrainingPlan):
         if self._phase is not Phase.JOINT:
             inferred, generated = self._generate(batch)
             elbo = self._elbo(batch, inferred, generated)
-            self._step(elbo.loss + self._penalty(), generator)
+            self._step(elbo.loss, generator, priors=True)
             self._losses.add("train", elbo)
             return elbo.loss.detach()
         update = self._fused_update if self.update == "fused" else self._published_update
@@ -255,32 +269,27 @@ class SCGACLTrainingPlan(TrainingPlan):
         inferred, generated = self._generate(batch)
         elbo = self._elbo(batch, inferred, generated)
         if not any(weights):
-            self._step(elbo.loss + self._penalty(), generator)
+            self._step(elbo.loss, generator, priors=True)
             return (elbo,)
-        classes = self.module.classes(inferred, self.module.labels(batch))
+        classes, strata = self.module.classes(inferred, batch), self.module.strata(batch)
         real, fake = self._profiles(inferred, generated)
 
-        network = self.module.discriminator
-        with frozen(network):
-            judged = network(fake)
-            with torch.no_grad():
-                reference = network(real)
+        # Both losses look at one pass through the discriminator; the generator's ends at the reconstructed profile.
+        reference, judged, first_layer = self.module.discriminator.judge_both(real, fake)
         adversarial = adversarial_loss(judged[0])
-        terms = (adversarial, *self._contrasts(reference, judged, classes))
-        others = sum(w * term for w, term in zip(weights, terms, strict=True))
-        self._step(elbo.loss + self._penalty() + others, generator)
-
-        reference, judged = network(real), network(fake.detach())
+        contrasts = self._contrasts(reference, judged, classes, strata)
         discriminating = discriminator_loss(reference[0], judged[0])
-        terms = (discriminating, *self._contrasts(reference, judged, classes))
-        self._step(sum(w * term for w, term in zip(weights, terms, strict=True)), discriminator)
-        return elbo, adversarial, *terms
+        contrast = weights[1] * contrasts[0] + weights[2] * contrasts[1]
+        slope = first_layer.slope(weights[0] * adversarial + contrast)
+        self._step(elbo.loss + (fake * slope).sum(), generator, priors=True)
+        self._step(weights[0] * discriminating + contrast, discriminator)
+        return elbo, adversarial, discriminating, *contrasts
 
     def _published_update(self, batch, generator, discriminator) -> tuple:
         weight_adversarial, weight_cell, weight_type = self.weights
         network = self.module.discriminator
         elbo = self._elbo(batch, *self._generate(batch))
-        self._step(elbo.loss + self._penalty(), generator)
+        self._step(elbo.loss, generator, priors=True)
 
         # A loss of weight 0 takes no step: Adam would move on by its momentum.
         adversarial = discriminating = cell = kind = torch.full_like(elbo.loss.detach(), torch.nan)
@@ -296,18 +305,23 @@ class SCGACLTrainingPlan(TrainingPlan):
         if weight_cell or weight_type:
             inferred, generated = self._generate(batch)
             real, fake = self._profiles(inferred, generated)
-            classes = self.module.classes(inferred, self.module.labels(batch))
-            cell, kind = self._contrasts(network(real), network(fake), classes)
+            classes = self.module.classes(inferred, batch)
+            cell, kind = self._contrasts(network(real), network(fake), classes, self.module.strata(batch))
             self._step(weight_cell * cell + weight_type * kind, generator, discriminator)
         return elbo, adversarial, discriminating, cell, kind
 
-    def _step(self, loss: Tensor, *optimizers) -> None:
+    def _step(self, loss: Tensor, *optimizers, priors: bool = False, **backward) -> None:
+        """Step of the optimisers down a loss, to which ``priors`` adds those of loadings and dispersions."""
         for optimizer in optimizers:
             optimizer.zero_grad()
-        self.manual_backward(loss)
+        self.manual_backward(loss, **backward)
+        if priors:  # the prior of all cells, shared out among them
+            precisions = self.loading_precision, self.dispersion_precision
+            self.module.add_prior_gradients(*(precision / self.n_obs_training for precision in precisions))
         for optimizer in optimizers:
             if self.max_grad_norm is not None:
-                self.clip_gradients(optimizer, self.max_grad_norm, "norm")
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
+                torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
             optimizer.step()
 
     # --- validation and logging --------------------------------------------------------------------------------
@@ -323,9 +337,10 @@ class SCGACLTrainingPlan(TrainingPlan):
         if self._phase is Phase.JOINT and any(self.weights):
             real, fake = self._profiles(inferred, generated)
             reference, judged = self.module.discriminator(real), self.module.discriminator(fake)
-            classes = self.module.classes(inferred, self.module.labels(batch))
+            classes = self.module.classes(inferred, batch)
             discriminating = discriminator_loss(reference[0], judged[0])
-            others = (adversarial_loss(judged[0]), discriminating, *self._contrasts(reference, judged, classes))
+            contrasts = self._contrasts(reference, judged, classes, self.module.strata(batch))
+            others = (adversarial_loss(judged[0]), discriminating, *contrasts)
         self._losses.add("validation", elbo, *others)
         generator = torch.Generator(device=self.device).manual_seed(self.seed * 1_000_003 + batch_idx)
         scored = heldout_loss(self.module, batch, self.heldout_fraction, generator)
@@ -341,9 +356,24 @@ class SCGACLTrainingPlan(TrainingPlan):
                 f"The loss became {means['loss']} in epoch {self.current_epoch} ({self._phase} phase). Lower "
                 f"`{name}_lr` (now {self.learning_rates[self._phase]:g}), and look for cells of extreme depth."
             )
-        for name, value in means.items():
-            key = f"{mode}_loss" if name == "loss" else f"{name}_{mode}"
-            self.log(key, value, prog_bar=key == "train_loss", sync_dist=self.use_sync_dist, on_epoch=True)
+        self._log_values({f"{mode}_loss" if name == "loss" else f"{name}_{mode}": v for name, v in means.items()})
+
+    def _log_values(self, values: dict[str, float]) -> None:
+        """Log an epoch's values; the loss and the held-out metric are shown in the progress bar."""
+        shown = {"train_loss", f"{HELDOUT}_validation"}
+        if self.use_sync_dist:
+            for key, value in values.items():
+                self.log(key, value, prog_bar=key in shown, sync_dist=True, on_epoch=True)
+            return
+        if self.trainer.sanity_checking:
+            return
+        # With a single process there is nothing to average, and Lightning's `log` takes longer than a step of training.
+        tensors = {key: torch.tensor(value) for key, value in values.items()}
+        self.trainer.callback_metrics.update(tensors)
+        self.trainer.logged_metrics.update(tensors)
+        self.trainer.progress_bar_metrics.update({key: values[key] for key in shown & values.keys()})
+        for log in self.trainer.loggers:
+            log.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training losses."""
@@ -355,4 +385,4 @@ class SCGACLTrainingPlan(TrainingPlan):
         if self._heldout:
             loss, n = torch.stack(self._heldout).sum(0).tolist()
             self._heldout.clear()
-            self.log(f"{HELDOUT}_validation", loss / max(n, 1.0), prog_bar=True, sync_dist=self.use_sync_dist)
+            self._log_values({f"{HELDOUT}_validation": loss / max(n, 1.0)})
