@@ -148,6 +148,18 @@ def test_keys_may_be_in_the_whole_or_in_another_modality():
     assert np.isfinite(model.get_imputed_expression(return_numpy=True)).all()
 
 
+def test_strata_are_told_apart_too():
+    mdata = make_mudata()
+    mdata.obs["condition"] = np.where(np.arange(60) % 2, "treated", "control")
+    model = fit(mdata, {"rna_layer": "rna"}, stratify_by="condition")
+    assert model.stratum_names_ == ["control", "treated"]
+    assert model.get_imputed_expression().shape == (60, 30)
+    with pytest.raises(KeyError, match=r"stratify_by='condition'.*mdata.mod\['rna'\].obs"):
+        SCGACL.setup_mudata(
+            make_mudata(), stratify_by="condition", modalities={"rna_layer": "rna", "stratify_by": "rna"}
+        )
+
+
 @pytest.mark.parametrize("modalities", [None, {}, {"labels_key": "rna"}])
 def test_the_modality_of_the_expression_has_to_be_named(modalities):
     with pytest.raises(ValueError, match=r"modalities.*'protein', 'rna'"):

@@ -202,7 +202,7 @@ class InheritedMixin(RNASeqMixin):
         for batch in batches:
             generator = torch.Generator(device=self.module.device).manual_seed(current_seed())
             drawn = [
-                draw_expression(self.module, None, own["scale"], generator).cpu().numpy()
+                draw_expression(self.module, None, own["scale"], own["theta"], generator).cpu().numpy()
                 for tensors, noise in self._noisy_batches(selection, n_samples, "Correlation", silent)
                 for _, own, _ in _given_z(self.module, tensors, noise, batch)
             ]
