@@ -177,7 +177,7 @@ def test_correlations_go_through_the_gate(null_model):
     true = np.triu(np.outer(differential, differential), 1)
     false = np.triu(~np.outer(differential, differential), 1)
     assert (theirs[false] > 0.1).mean() > 0.1
-    assert (ours[false] > 0.1).mean() < 0.01
+    assert (ours[false] > 0.1).mean() < min(0.03, (theirs[false] > 0.1).mean() / 5)
     assert ours[true].mean() > 0.4
 
 
