@@ -64,7 +64,7 @@ def test_the_result_goes_into_the_modality_and_is_that_of_the_modality_alone(mod
     SCGACL.setup_anndata(alone, labels_key="cell_type", batch_key="batch")
     reference = SCGACL(alone, **SIZES)
     reference.train(**SHORT)
-    np.testing.assert_array_equal(reference.get_imputed_expression(), frame)
+    np.testing.assert_allclose(reference.get_imputed_expression(), frame, rtol=1e-5)
 
 
 def test_every_getter_names_the_genes_of_the_modality(model):
@@ -108,6 +108,14 @@ def test_other_cells_come_as_a_mudata_too(model):
         model.get_imputed_expression(make_counts())
 
 
+def test_getters_take_a_view_of_cells(model):
+    whole = model.get_imputed_expression(layer_key=None)
+    rows = np.random.default_rng(0).permutation(60)[:30]
+    view = make_mudata()[rows]
+    np.testing.assert_allclose(model.get_imputed_expression(view), whole.iloc[rows], rtol=1e-4, atol=1e-5)
+    assert view.mod["rna"].layers["scgacl"].shape == (30, 30)
+
+
 def test_the_registered_modality_stands_for_the_whole(model):
     whole = model.get_imputed_expression(layer_key=None)
     np.testing.assert_array_equal(model.get_imputed_expression(model.adata.mod["rna"], layer_key=None), whole)
@@ -138,6 +146,18 @@ def test_keys_may_be_in_the_whole_or_in_another_modality():
     assert model.label_names_ == ["A", "B", "C"]
     assert model.summary_stats.n_batch == 2
     assert np.isfinite(model.get_imputed_expression(return_numpy=True)).all()
+
+
+def test_strata_are_told_apart_too():
+    mdata = make_mudata()
+    mdata.obs["condition"] = np.where(np.arange(60) % 2, "treated", "control")
+    model = fit(mdata, {"rna_layer": "rna"}, stratify_by="condition")
+    assert model.stratum_names_ == ["control", "treated"]
+    assert model.get_imputed_expression().shape == (60, 30)
+    with pytest.raises(KeyError, match=r"stratify_by='condition'.*mdata.mod\['rna'\].obs"):
+        SCGACL.setup_mudata(
+            make_mudata(), stratify_by="condition", modalities={"rna_layer": "rna", "stratify_by": "rna"}
+        )
 
 
 @pytest.mark.parametrize("modalities", [None, {}, {"labels_key": "rna"}])

@@ -15,11 +15,15 @@ from scvi.data.fields import (
     MuDataWrapper,
 )
 
-from ._checks import check_choice, check_complete, check_has_data, check_key, check_numeric
-from ._fields import ExpressionField, LabelsField
+from scgacl_scvi._keys import STRATUM
+
+from ._checks import check_choice, check_complete, check_has_data, check_key, check_numeric, check_strata
+from ._fields import BatchField, ExpressionField, LabelsField, StratumField
 
 MuDataExpressionField = MuDataWrapper(ExpressionField)
+MuDataBatchField = MuDataWrapper(BatchField)
 MuDataLabelsField = MuDataWrapper(LabelsField)
+MuDataStratumField = MuDataWrapper(StratumField)
 
 
 class MuDataMixin:
@@ -36,6 +40,7 @@ class MuDataMixin:
         size_factor_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
+        stratify_by: str | None = None,
         input_scale: Literal["counts", "lognorm"] = "counts",
         fractional: Literal["raise", "round"] = "raise",
         modalities: dict[str, str] | None = None,
@@ -53,7 +58,7 @@ class MuDataMixin:
         rna_layer
             Layer of the expression modality with raw counts; None for its ``X``.
         labels_key, unlabeled_category, batch_key, size_factor_key, categorical_covariate_keys, \
-continuous_covariate_keys, input_scale, fractional
+continuous_covariate_keys, stratify_by, input_scale, fractional
             As in :meth:`setup_anndata`.
         modalities
             Modality of each argument by its name, as scvi-tools has it: ``{"rna_layer": "rna"}`` at least. An argument
@@ -98,6 +103,7 @@ continuous_covariate_keys, input_scale, fractional
         named = {argument: _named(modality[argument]) for argument in _OBS_ARGUMENTS}
         values = {
             "batch_key": [batch_key],
+            "stratify_by": [stratify_by],
             "size_factor_key": [size_factor_key],
             "categorical_covariate_keys": categorical_covariate_keys or [],
             "continuous_covariate_keys": continuous_covariate_keys or [],
@@ -108,10 +114,15 @@ continuous_covariate_keys, input_scale, fractional
                 raise TypeError(f"`{argument}={keys!r}`; give a list of names, [{keys!r}].")
             for key in keys:
                 check_key(where[argument], argument, key, holder=named[argument])
-                if argument in ("batch_key", "categorical_covariate_keys"):
+                if argument in ("batch_key", "stratify_by", "categorical_covariate_keys"):
                     check_complete(where[argument], argument, key)
                 elif argument in ("size_factor_key", "continuous_covariate_keys"):
                     check_numeric(where[argument], argument, key, positive=argument == "size_factor_key")
+
+        if input_scale == "lognorm" and fractional == "round":
+            raise ValueError("`fractional='round'` is for counts; with `input_scale='lognorm'` leave it out.")
+        if not kwargs.get("source_registry"):
+            check_strata(where["stratify_by"], stratify_by, batch_key)
 
         if labels_key is not None:
             labels = MuDataLabelsField(
@@ -130,7 +141,7 @@ continuous_covariate_keys, input_scale, fractional
                     mod_key=modality.rna_layer,
                     mod_required=True,
                 ),
-                MuDataCategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=modality.batch_key),
+                MuDataBatchField(REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=modality.batch_key),
                 labels,
                 MuDataNumericalObsField(
                     REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, mod_key=modality.size_factor_key, required=False
@@ -144,6 +155,11 @@ continuous_covariate_keys, input_scale, fractional
                     REGISTRY_KEYS.CONT_COVS_KEY,
                     continuous_covariate_keys,
                     mod_key=modality.continuous_covariate_keys,
+                ),
+                *(
+                    []
+                    if stratify_by is None
+                    else [MuDataStratumField(STRATUM, stratify_by, mod_key=modality.stratify_by)]
                 ),
             ],
             setup_method_args=setup_method_args,
@@ -184,6 +200,7 @@ continuous_covariate_keys, input_scale, fractional
 _OBS_ARGUMENTS = (
     "labels_key",
     "batch_key",
+    "stratify_by",
     "size_factor_key",
     "categorical_covariate_keys",
     "continuous_covariate_keys",

@@ -15,7 +15,7 @@ from scgacl_scvi.train._query import extended_state
 
 logger = logging.getLogger(__name__)
 
-_OF_A_FIT = ("history_", "train_indices_", "validation_indices_", "test_indices_", "best_epoch_")
+_OF_A_FIT = ("history_", "train_indices_", "validation_indices_", "test_indices_", "best_epoch_", "data_fingerprint_")
 
 
 class QueryMixin(ArchesMixin):

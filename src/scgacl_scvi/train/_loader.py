@@ -148,7 +148,7 @@ def missing_genes(manager: AnnDataManager) -> dict[str, Tensor]:
     var = getattr(manager.adata, "var", None)
     if var is None or MISSING not in var:
         return {}
-    missing = np.asarray(var[MISSING], dtype=bool)
+    missing = np.array(var[MISSING], dtype=bool)  # a copy: pandas' may be read-only
     return {MISSING_GENES: torch.from_numpy(missing)[None]} if missing.any() else {}
 
 
