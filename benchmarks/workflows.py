@@ -200,11 +200,10 @@ def strata(options) -> None:
     control = evaluate.difference_kept(alike, evaluate.lognorm(adata.X), adata.obs["condition"])
     say(method="gene mean", difference_kept=control.slope)
     rows = []
-    for policy in ("denoise", "impute"):
-        for seed in options.seeds:
-            scvi.settings.seed = seed
-            table = evaluate.smoothing(adata, "condition", policy=policy, train=QUIET)
-            rows += [say(policy=policy, seed=seed, **row) for row in table.drop(columns="cells").to_dict("records")]
+    for seed in options.seeds:
+        scvi.settings.seed = seed
+        table = evaluate.smoothing(adata, "condition", train=QUIET)
+        rows += [say(seed=seed, **row) for row in table.drop(columns="cells").to_dict("records")]
     show(rows, "policy", "fit")
 
 

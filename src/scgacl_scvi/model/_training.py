@@ -14,7 +14,7 @@ from scgacl_scvi.train._gate_fit import fit_gate
 from scgacl_scvi.train._query import fit_new_batches, only_new_trainable
 from scgacl_scvi.train._strata_fit import fit_strata
 
-from ._presets import PRESETS, default_schedule
+from ._presets import PRESETS, WITH_BATCHES, default_schedule
 from ._seed import current_seed, flushed_denormals, seeded
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,8 @@ class TrainingMixin:
             joint_epochs=epochs.joint,
             n_clusters=self.n_clusters or self.module.n_labels or None,
             seed=seed,
-            **{**preset.plan, **{key: value for key, value in given.items() if value is not None}},
+            **(WITH_BATCHES if self.module.n_batch > 1 else {})
+            | {**preset.plan, **{key: value for key, value in given.items() if value is not None}},
         )
         if self.module.kmeans is not None and not self.module.prior.fitted:
             self.module.fit_classes(self._lognorm_matrix(), self.n_clusters or self.module.n_labels, seed)
