@@ -147,7 +147,7 @@ def missing_genes(manager: AnnDataManager) -> dict[str, Tensor]:
     adata = manager.adata
     if not isinstance(adata, AnnData) or MISSING not in adata.var:
         return {}
-    missing = np.asarray(adata.var[MISSING], dtype=bool)
+    missing = np.array(adata.var[MISSING], dtype=bool)  # a copy: pandas' may be read-only
     return {MISSING_GENES: torch.from_numpy(missing)[None]} if missing.any() else {}
 
 
