@@ -184,7 +184,7 @@ def labels(options) -> None:
                 cells.obs["label"] = given
             model = fit(cells, seed, labels_key=None if given is None else "label")
             found = evaluate.recovery(model.get_imputed_expression(return_numpy=True, layer_key=None), truth, adata.X)
-            slip = np.nan if given is None else float(torch.sigmoid(model.module.prior.slip_logit))
+            slip = np.nan if given is None else float(torch.sigmoid(model.module.prior.slip_logit.detach()))
             row = {"pearson": found.pearson_dropouts, "rmse": found.rmse_dropouts, "learnt share of wrong": slip}
             rows.append(say(labels=kind, seed=seed, **row))
     show(rows, "labels")
