@@ -1,7 +1,7 @@
 """Measure batches, labels, conditions, queries and read counts on real data, beside their controls.
 
     python benchmarks/workflows.py [batches] [labels] [strata] [query] [reads] --data FOLDER [--seeds 0 1 2]
-        [--without-scvi] [--scib PYTHON]
+        [--methods ours scvi] [--scib PYTHON]
 
 FOLDER (or SCGACL_DATA) holds the data sets as h5ad. Without a name all five are run. Prints versions, a line for each
 fit, and one table for each bar (means over seeds).
@@ -137,11 +137,11 @@ def scvi_of_three_donors(folder: str, seed: int) -> tuple[np.ndarray, np.ndarray
 
 
 def batches(options) -> None:
-    methods = {
-        "scgacl-scvi, batch_key": lambda seed: of_three_donors(options.data, seed, "sampleID"),
-        "scgacl-scvi, no batch_key": lambda seed: of_three_donors(options.data, seed, None),
-    }
-    if not options.without_scvi:
+    methods = {}
+    if "ours" in options.methods:
+        methods["scgacl-scvi, batch_key"] = lambda seed: of_three_donors(options.data, seed, "sampleID")
+        methods["scgacl-scvi, no batch_key"] = lambda seed: of_three_donors(options.data, seed, None)
+    if "scvi" in options.methods:
         methods["scVI, batch_key"] = lambda seed: scvi_of_three_donors(options.data, seed)
     rows = []
     for name, method in methods.items():
@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("bars", nargs="*", choices=[*BARS, []], help="what to measure; none: all")
     parser.add_argument("--data", default=os.environ.get("SCGACL_DATA"), required="SCGACL_DATA" not in os.environ)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--without-scvi", action="store_true", help="batches: do not fit scVI (minutes)")
+    parser.add_argument("--methods", nargs="+", choices=["ours", "scvi"], default=["ours", "scvi"], help="of batches")
     parser.add_argument("--scib", default=sys.executable, metavar="PYTHON", help="an interpreter with scib-metrics")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
