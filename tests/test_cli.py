@@ -234,6 +234,8 @@ def test_two_results_cannot_share_a_name(counts, tmp_path):
     [
         (["--labels-key", "celltype"], "`--labels-key celltype` is not in obs of"),
         (["--batch-key", "donor"], "it has 'cell_type', 'batch'"),
+        (["--stratify-by", "condition"], "`--stratify-by condition` is not in obs of"),
+        (["--stratify-by", "batch", "--batch-key", "batch"], "`--stratify-by batch` is `--batch-key`, too"),
         (["--layer", "spliced"], "it has 'counts', 'truth'"),
         (["--labels-key", "cell_type", "--n-clusters", 2], "`--n-clusters 2`, but `--labels-key` has 3 labels"),
         (["--layer", "fractions"], "`--fractional round`"),

@@ -35,7 +35,7 @@ def test_every_exported_name_can_be_imported_and_is_documented(package):
     "name",
     [
         *("_accounting", "_clustering", "_heldout", "_leak", "_molecular_cv", "_null_correlation", "_recovery"),
-        *("_scale", "_variance", "baselines._alra", "baselines._controls", "baselines._knn_smoothing"),
+        *("_difference", "_scale", "_variance", "baselines._alra", "baselines._controls", "baselines._knn_smoothing"),
         "baselines._scvi",
     ],
 )

@@ -88,7 +88,7 @@ def test_transform_batch_moves_what_differs_by_name_by_list_and_not_at_all(shift
 # --- dispersion ------------------------------------------------------------------------------------------------
 
 
-def _two_dispersions(n: int = 400, genes: int = 30) -> AnnData:
+def _two_dispersions(n: int = 240, genes: int = 30) -> AnnData:
     rng = np.random.default_rng(0)
     batch = np.arange(n) % 2
     theta = np.where(batch == 0, 20.0, 0.7)[:, None]

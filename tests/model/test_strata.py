@@ -115,7 +115,7 @@ def test_smoothing_compares_with_and_without_and_leaves_the_data_alone():
     before = adata.copy()
     table = evaluate.smoothing(
         adata, "condition", "cell_type", model={"gene_likelihood": "nb", "n_clusters": 3, "n_hidden": 16},
-        train=SHORT, setup={"batch_key": "batch"},
+        train=SHORT, setup={"batch_key": "batch"}, policy="denoise",
     )  # fmt: skip
     assert table["fit"].unique().tolist() == ["without strata", "with strata"]
     assert table["cells"].tolist() == ["all", "A", "B", "C"] * 2
@@ -133,7 +133,8 @@ def test_smoothing_of_more_than_two_conditions_compares_each_with_the_others():
     table = evaluate.smoothing(
         adata, "dose", model={"gene_likelihood": "nb", "n_clusters": 2, "n_hidden": 8}, train=SHORT
     )
-    assert table["cells"].tolist() == ["all, high", "all, low", "all, none"] * 2
+    assert table["cells"].tolist() == ["all, high", "all, low", "all, none"] * 4
+    assert table["policy"].tolist() == (["impute"] * 3 + ["denoise"] * 3) * 2
 
 
 def test_a_second_training_fits_the_strata_anew(stratified):

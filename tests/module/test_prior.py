@@ -143,3 +143,42 @@ def test_a_label_has_a_component_in_each_stratum():
     weights = both.log_weights(labels, strata).exp()
     torch.testing.assert_close(weights.sum(1), torch.ones(4))
     assert (weights.argmax(1) == both.component_of(labels, strata)).all()
+
+
+# --- the share of wrong labels ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("n_strata", [1, 2])
+def test_the_share_of_wrong_labels_is_found_from_where_the_cells_lie(wrong, n_strata):
+    rng = torch.Generator().manual_seed(0)
+    prior = MixturePrior(3, 2, 3, n_strata)
+    centres = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+    for stratum in range(n_strata):
+        prior.initialise(centres + stratum, torch.ones(3, 2), torch.full((3,), 1 / (3 * n_strata)), stratum)
+    types, strata = torch.arange(900) % 3, torch.arange(900) % n_strata
+    z = centres[types] + strata[:, None] + torch.randn(900, 2, generator=rng)
+    moved = torch.rand(900, generator=rng) < wrong
+    labels = torch.where(moved, (types + 1) % 3, types)
+    labels[::7] = 3  # unlabelled
+    prior.fit_slip(z, labels, strata if n_strata > 1 else None)
+    slip = torch.sigmoid(prior.slip_logit).item()
+    assert abs(slip - max(wrong, 0.01)) < 0.03
+
+
+def test_labels_of_overlapping_types_are_not_taken_for_wrong():
+    prior = MixturePrior(2, 2, 2)
+    prior.initialise(torch.tensor([[0.0, 0.0], [0.5, 0.0]]), torch.ones(2, 2), torch.full((2,), 0.5))
+    types = torch.arange(4000) % 2
+    z = torch.stack([types * 0.5, torch.zeros(4000)], 1) + torch.randn(
+        4000, 2, generator=torch.Generator().manual_seed(0)
+    )
+    prior.fit_slip(z, types)
+    assert torch.sigmoid(prior.slip_logit) < 0.2  # while 40 % of them lie nearer to the other type
+
+
+def test_without_labels_or_with_one_component_nothing_is_learnt_of_wrong_ones():
+    for prior, labels in ((_prior(n_labels=3), torch.full((5,), 3)), (_prior(1, 1, n_labels=1), torch.zeros(5).long())):
+        before = prior.slip_logit.item()
+        prior.fit_slip(torch.randn(5, 3), labels)
+        assert prior.slip_logit.item() == before

@@ -115,6 +115,9 @@ def impute(
         str | None, typer.Option(help="Column of obs with cell types, which guide the clusters softly.")
     ] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with batches.")] = None,
+    stratify_by: Annotated[
+        str | None, typer.Option(help="Column of obs with conditions that are to lend nothing to each other.")
+    ] = None,
     layer: Annotated[str | None, LAYER] = None,
     fractional: Annotated[Fractional, FRACTIONAL] = Fractional.raise_,
     input_scale: Annotated[
@@ -168,6 +171,7 @@ def impute(
         setup={
             "labels_key": labels_key,
             "batch_key": batch_key,
+            "stratify_by": stratify_by,
             "layer": layer,
             "fractional": fractional.value,
             "input_scale": input_scale.value,

@@ -10,7 +10,7 @@ import typer
 _PACKAGE = str(Path(__file__).parents[1])
 _OPTIONS = (
     "accelerator|batch_key|csv|fractional|genes|input_scale|labels|labels_key|layer|max_epochs|min_cells|n_clusters|"
-    "n_top_genes|policy|preset|scale|seed"
+    "n_top_genes|policy|preset|scale|seed|stratify_by"
 )
 
 

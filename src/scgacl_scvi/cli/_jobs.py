@@ -132,7 +132,7 @@ def _check_outputs(data: Path, overwrite: bool, out: Path, csv: Path | None = No
 
 
 def _check_columns(adata: "AnnData", data: Path, setup: dict[str, Any]) -> None:
-    for option, container in (("labels_key", "obs"), ("batch_key", "obs"), ("layer", "layers")):
+    for option, container in (("labels_key", "obs"), ("batch_key", "obs"), ("stratify_by", "obs"), ("layer", "layers")):
         have = list(getattr(adata, container).keys())
         known = ", ".join(map(repr, have)) or "none"
         if setup[option] is not None and setup[option] not in have:

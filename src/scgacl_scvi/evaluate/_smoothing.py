@@ -1,6 +1,6 @@
 """What is smoothed away between conditions: the model with strata beside the model without."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 WITHOUT, WITH = "without strata", "with strata"
-COLUMNS = ["fit", "cells", "n_cells", "difference_kept", "correlation", "variance_ratio"]
+COLUMNS = ["fit", "policy", "cells", "n_cells", "difference_kept", "correlation", "variance_ratio"]
 
 
 def smoothing(
@@ -22,7 +22,7 @@ def smoothing(
     stratify_by: str,
     groupby: str | None = None,
     *,
-    policy: str = "denoise",
+    policy: str | Sequence[str] = ("impute", "denoise"),
     n_genes: int = N_GENES,
     setup: Mapping[str, Any] | None = None,
     model: Mapping[str, Any] | None = None,
@@ -40,7 +40,7 @@ def smoothing(
         Column of ``adata.obs`` with cell types, to look at each by itself. The model does not see it (unless ``setup``
         names it as ``labels_key``).
     policy
-        Of :meth:`scgacl_scvi.SCGACL.get_imputed_expression`.
+        One or several of :meth:`scgacl_scvi.SCGACL.get_imputed_expression`.
     n_genes
         Of :func:`difference_kept`.
     setup, model, train
@@ -48,9 +48,10 @@ def smoothing(
 
     Returns
     -------
-    For each fit a row for all cells, and one for each cell type (and each condition, if there are more than two):
+    For each fit and policy a row for all cells, and one for each cell type (and each condition of more than two):
 
     - ``fit``: ``"without strata"`` or ``"with strata"``
+    - ``policy``
     - ``cells``: which cells
     - ``n_cells``
     - ``difference_kept``, ``correlation``: see :func:`difference_kept`; NaN where a type has fewer than two cells in a
@@ -67,7 +68,7 @@ def smoothing(
     Examples
     --------
     >>> table = smoothing(adata, "condition", "cell_type")
-    >>> table.pivot(index="cells", columns="fit", values="difference_kept")
+    >>> table.pivot(index=["policy", "cells"], columns="fit", values="difference_kept")
     """
     from scgacl_scvi import SCGACL
 
@@ -87,9 +88,11 @@ def smoothing(
         SCGACL.setup_anndata(fitted, stratify_by=key, **setup)
         trained = SCGACL(fitted, **(model or {}))
         trained.train(**(train or {}))
-        values = trained.get_imputed_expression(policy=policy, return_numpy=True, layer_key=None)
-        for name, cells in _subsets(types, len(conditions)):
-            rows += [{"fit": fit, **row} for row in _rows(name, values[cells], raw[cells], conditions[cells], n_genes)]
+        for each in [policy] if isinstance(policy, str) else policy:
+            values = trained.get_imputed_expression(policy=each, return_numpy=True, layer_key=None)
+            for name, cells in _subsets(types, len(conditions)):
+                found = _rows(name, values[cells], raw[cells], conditions[cells], n_genes)
+                rows += [{"fit": fit, "policy": each, **row} for row in found]
     return pd.DataFrame(rows)[COLUMNS]
 
 

@@ -79,7 +79,7 @@ class ImputationMixin:
             (log scales and count likelihoods only).
         threshold
             ``policy="impute"`` fills a zero from this probability on; it is that of :meth:`get_dropout_probability`.
-            None: .2 for ``"zinb"``, where the value filled in allows for a true zero, else .5.
+            None: .05 for ``"zinb"``, where the value filled in allows for a true zero, else .5.
         n_samples
             Samples of z.
         return_mean

@@ -17,7 +17,7 @@ from scgacl_scvi.train._strata_fit import fit_strata
 from ._checks import check_has_data
 from ._fingerprint import data_fingerprint
 from ._loading import NO_DATAMODULE
-from ._presets import PRESETS, default_schedule
+from ._presets import PRESETS, WITH_BATCHES, default_schedule
 from ._seed import current_seed, flushed_denormals, seeded
 
 logger = logging.getLogger(__name__)
@@ -192,7 +192,8 @@ class TrainingMixin:
             n_clusters=self.n_clusters or self.module.n_labels or None,
             before_joint=before_joint,
             seed=seed,
-            **{**preset.plan, **{key: value for key, value in given.items() if value is not None}},
+            **(WITH_BATCHES if self.module.n_batch > 1 else {})
+            | {**preset.plan, **{key: value for key, value in given.items() if value is not None}},
         )
         if self.module.kmeans is not None and not self.module.prior.fitted:
             self.module.fit_classes(self._lognorm_matrix(), self.n_clusters or self.module.n_labels, seed)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
@@ -145,10 +146,10 @@ class CellLoader:
 
 def missing_genes(manager: AnnDataManager) -> dict[str, Tensor]:
     """Which genes the data did not measure, 1 x genes, as an entry of a batch; nothing where all were."""
-    var = getattr(manager.adata, "var", None)
-    if var is None or MISSING not in var:
+    adata = manager.adata
+    if not isinstance(adata, AnnData) or MISSING not in adata.var:
         return {}
-    missing = np.array(var[MISSING], dtype=bool)  # a copy: pandas' may be read-only
+    missing = np.array(adata.var[MISSING], dtype=bool)  # a copy: pandas' may be read-only
     return {MISSING_GENES: torch.from_numpy(missing)[None]} if missing.any() else {}
 
 

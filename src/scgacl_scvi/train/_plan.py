@@ -16,8 +16,9 @@ from scgacl_scvi.module import VaDE, heldout_loss, nt_xent, sup_con
 
 from ._adversarial import adversarial_loss, discriminator_loss, frozen
 from ._losses import EpochLosses
-from ._mixture_fit import MixtureStart, fit_mixtures
+from ._mixture_fit import MixtureStart
 from ._phases import Phase, Phases
+from ._prior_start import start_prior
 
 logger = logging.getLogger(__name__)
 
@@ -179,45 +180,15 @@ class SCGACLTrainingPlan(TrainingPlan):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rates[self._phase] * group.get("factor", 1.0) * share
 
-    @torch.no_grad()
     def _start_prior(self) -> None:
         """Fit the mixture to the latent means of the training cells."""
-        self.module.eval()
-        latents, labels, strata = [], [], []
-        for batch in self.trainer.datamodule.train_dataloader():
-            batch = self.transfer_batch_to_device(
-                self.trainer.datamodule.on_before_batch_transfer(batch, 0), self.device, 0
-            )
-            latents.append(self.module.encode(**self.module._get_inference_input(batch))["qz"].loc.cpu())
-            if self.module.n_labels:
-                labels.append(self.module.labels(batch).cpu())
-            if self.module.n_strata > 1:
-                strata.append(self.module.strata(batch).cpu())
-        self.module.train()
-        published = self.module.published
-        if published:
-            self.module.encoder.log_variance.load_state_dict(self.module.encoder.mean.state_dict())
-        starts = fit_mixtures(
-            torch.cat(latents).numpy(),
-            torch.cat(strata).numpy() if strata else None,
-            self.module.n_strata,
-            n_clusters=self.n_clusters,
-            # The published mixture is fitted without labels; they enter by the contrast and the dropout rule.
-            labels=torch.cat(labels).numpy() if labels and not published else None,
-            n_labels=self.module.n_labels,
-            reg_covar=self.gmm_reg_covar,
-            seed=self.seed,
+        data = self.trainer.datamodule
+        batches = (
+            self.transfer_batch_to_device(data.on_before_batch_transfer(batch, 0), self.device, 0)
+            for batch in data.train_dataloader()
         )
-        for stratum, start in enumerate(starts):
-            parameters = (torch.as_tensor(a) for a in (start.means, start.variances, start.weights))
-            self.module.prior.initialise(*parameters, stratum)
-        if labels and not published:
-            codes = [torch.cat(values).to(self.device) if values else None for values in (labels, strata)]
-            self.module.prior.fit_slip(torch.cat(latents).to(self.device), *codes)
-        self.mixture_start = starts[0]
-        how = "lowest BIC" if starts[0].bic else "as given" if self.n_clusters else "one a label"
-        counts = " + ".join(str(len(start.means)) for start in starts)
-        logger.info(f"Prior: mixture of {counts} components ({how}{', in each stratum' if strata else ''}).")
+        settings = {"n_clusters": self.n_clusters, "reg_covar": self.gmm_reg_covar, "seed": self.seed}
+        self.mixture_start = start_prior(self.module, batches, **settings)
 
     # --- losses ------------------------------------------------------------------------------------------------
 
