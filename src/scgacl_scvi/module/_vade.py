@@ -226,7 +226,8 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
     ) -> dict[str, Tensor | Normal | None]:
         """Posterior of z, without drawing from it.
 
-        ``profile`` (lognorm, 0 where not visible), ``library`` (counts, cells x 1), ``qz``, ``visible``.
+        ``profile`` (lognorm, 0 where not visible), ``library`` (counts, cells x 1), ``qz``, ``visible``, ``nonzeros``
+        (those that are visible).
         """
         visible = None if visible is None else visible.to(x.dtype)  # faster to multiply by than a bool
         library = self.library(x, size_factor, visible)
@@ -237,7 +238,7 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         if self.training and self.hide_rate > 0:
             shown = nonzeros.dense(values * (torch.rand_like(values) >= self.hide_rate))
         qz = self.encoder(shown, *self._categories(batch_index, cat_covs), cont=cont_covs)
-        return {"profile": profile, "library": library, "qz": qz, "visible": visible}
+        return {"profile": profile, "library": library, "qz": qz, "visible": visible, "nonzeros": nonzeros}
 
     @auto_move_data
     def inference(self, *args, n_samples: int = 1, **kwargs) -> dict[str, Tensor | Normal]:
@@ -254,8 +255,16 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         cont_covs: Tensor | None = None,
         cat_covs: Tensor | None = None,
         transform_batch: int | None = None,
+        distribution: bool = True,
     ) -> dict[str, Tensor]:
         """Parameters of the likelihood given z.
+
+        Parameters
+        ----------
+        z, library, batch_index, cont_covs, cat_covs, transform_batch
+            As in scvi-tools.
+        distribution
+            Whether to make ``px``.
 
         Returns
         -------
@@ -271,10 +280,13 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
             px = ScviNormal(mean, self.log_theta.exp(), normal_mu=mean, validate_args=False)
             return {"scale": mean, "rate": mean, "px": px}
         if self.gene_likelihood == "nb":
-            scale = torch.softmax(output, -1) * self.median_library
+            frequency = torch.softmax(output, -1)
+            scale, rate = frequency * self.median_library, frequency * library
         else:
             scale = output.clamp_max(self.max_log_mean).exp()
-        rate = scale * (library / self.median_library)
+            rate = scale * (library / self.median_library)
+        if not distribution:
+            return {"scale": scale, "rate": rate, "zi_logits": zi_logits}
         frequency = scale / self.median_library
         if zi_logits is None:
             px = NegativeBinomial(mu=rate, theta=self.theta, scale=frequency)
@@ -295,13 +307,19 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         return {**own, "scale": scale, "rate": scale * (depth * correction)}
 
     def reconstruction_loss(
-        self, x: Tensor, profile: Tensor, generated: dict[str, Tensor], visible: Tensor | None = None
+        self,
+        x: Tensor,
+        profile: Tensor,
+        generated: dict[str, Tensor],
+        visible: Tensor | None = None,
+        nonzeros: Nonzeros | None = None,
     ) -> Tensor:
         """Negative log-likelihood of each cell's visible entries (or the published squared error)."""
+        rate = generated["rate"]
         if self.gene_likelihood == "nb":
-            return -nb_log_likelihood(x, generated["rate"], self.theta, visible)
+            return -nb_log_likelihood(x, rate, self.theta, visible, nonzeros)
         if self.gene_likelihood == "zinb":
-            return -zinb_log_likelihood(x, generated["rate"], self.theta, generated["zi_logits"], visible)
+            return -zinb_log_likelihood(x, rate, self.theta, generated["zi_logits"], visible, nonzeros)
         if self.published:
             return masked_squared_error(profile, generated["scale"])
         return -masked_normal_log_likelihood(profile, generated["scale"], self.log_theta.exp())
@@ -341,6 +359,7 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
             inference_outputs["profile"],
             generative_outputs,
             inference_outputs["visible"],
+            inference_outputs["nonzeros"],
         )
         kl = self.kl(inference_outputs, labels)
         return LossOutput((reconstruction + kl_weight * kl).mean(), reconstruction_loss=reconstruction, kl_local=kl)

@@ -200,13 +200,14 @@ class SCGACLTrainingPlan(TrainingPlan):
             inferred["z"] = z + self.latent_noise * torch.randn_like(z) if self.latent_noise and self.training else z
         else:
             inferred = self.module.inference(**inputs)
-        return inferred, self.module.generative(**self.module._get_generative_input(batch, inferred))
+        own = self.module._get_generative_input(batch, inferred)
+        return inferred, self.module.generative(**own, distribution=False)
 
     def _elbo(self, batch: dict[str, Tensor], inferred: dict, generated: dict) -> LossOutput:
         if self._phase is not Phase.AUTOENCODER:
             return self.module.loss(batch, inferred, generated)
         reconstruction = self.module.reconstruction_loss(
-            batch[REGISTRY_KEYS.X_KEY], inferred["profile"], generated, inferred["visible"]
+            batch[REGISTRY_KEYS.X_KEY], inferred["profile"], generated, inferred["visible"], inferred["nonzeros"]
         )
         penalty = self.latent_penalty * inferred["qz"].loc.square().sum(-1)
         return LossOutput(
