@@ -157,10 +157,8 @@ def large(arguments) -> None:
     found["scVI"] = fit(job | {"method": "scvi", "train": train}, arguments.threads)
     data = found[OURS]["data_bytes"]
     print(f"{arguments.size}, data {data / 2**20:.0f} MiB (CSR); memory in MiB, resident at most in the process")
-    print(
-        "| | training, s | CPU s | epochs | CPU s an epoch | before | set up | training | over data | imputing, s | CPU s |"
-    )
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    columns = ("", "training, s", "CPU s", "epochs", "CPU s an epoch", "before", "set up", "training", "less data")
+    print("| " + " | ".join([*columns, "imputing, s", "CPU s"]) + " |\n|---" + "|--:" * 10 + "|")
     for name, run in found.items():
         peak = max(run[stage]["peak_bytes"] for stage in ("set_up", "train"))
         n = len(run["epochs"])

@@ -77,7 +77,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
     found["start_bytes"] = resident_bytes()
     model = stage("set_up", lambda: make(adata))
-    epochs = _epoch_timer()
+    epochs = epoch_timer()
     train = {"batch_size": job.get("batch_size"), "accelerator": job.get("accelerator", "cpu"), **job.get("train", {})}
     train = {key: value for key, value in train.items() if value is not None}
     with path():
@@ -166,8 +166,12 @@ def _method(job: dict[str, Any]):
     return make, plain_path if method.endswith("plain") else nullcontext
 
 
-def _epoch_timer():
+def epoch_timer(device: str = "cpu"):
+    """Callback that takes the time of each epoch."""
+    import torch
     from lightning.pytorch import Callback
+
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     class EpochTimer(Callback):
         """Seconds of each epoch, on the wall and of the processors."""
@@ -179,6 +183,7 @@ def _epoch_timer():
             self._start = time.perf_counter(), time.process_time()
 
         def on_train_epoch_end(self, *_) -> None:
+            wait()
             self.seconds.append(time.perf_counter() - self._start[0])
             self.cpu_seconds.append(time.process_time() - self._start[1])
 

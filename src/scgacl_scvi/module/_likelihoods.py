@@ -77,7 +77,7 @@ def zinb_log_likelihood(
     Log-likelihood summed over genes, one value a cell.
     """
     visible = _as_mask(visible, mu)
-    return ZINBLogLikelihood.apply(nonzeros or _seen(x, visible), mu, theta, zi_logits, visible)
+    return ZINBLogLikelihood.apply(nonzeros or _seen(x, visible), mu, theta, zi_logits.to(mu.dtype), visible)
 
 
 def _seen(x: Tensor, visible: Tensor | None) -> Nonzeros:

@@ -8,7 +8,7 @@ from torch import Tensor
 class Nonzeros:
     """Positions of the non-zeros of a batch, by which dense arrays of the same shape are read and filled.
 
-    ``index`` (one row after the other), ``row`` (cell), ``column`` (gene) and ``values`` have one entry each a non-zero.
+    ``index`` (one row after the other), ``row`` (cell), ``column`` (gene) and ``values`` have one entry for each.
 
     Parameters
     ----------
