@@ -19,7 +19,7 @@ def plain_path() -> Iterator[None]:
     import torch
 
     from scgacl_scvi.model import _training
-    from scgacl_scvi.module import VaDE
+    from scgacl_scvi.module import VaDE, _networks
     from scgacl_scvi.module._networks import Discriminator
     from scgacl_scvi.train import CellLoader, SCGACLTrainingPlan
 
@@ -33,6 +33,7 @@ def plain_path() -> Iterator[None]:
             (CellLoader, "__iter__", _batches),
             (VaDE, "reconstruction_loss", _reconstruction_loss(VaDE.reconstruction_loss)),
             (Discriminator, "judge_both", _judge_both),
+            (_networks, "is_worth_it", lambda nonzeros: False),
             (SCGACLTrainingPlan, "_log_values", _log_values),
             (torch.optim, "Adam", by_parameter),
             (_training, "EpochLogger", lambda: None),
@@ -88,7 +89,7 @@ class _Profile:
         return torch.autograd.grad(loss, self.fake, retain_graph=True)[0]
 
 
-def _judge_both(self, real, fake):
+def _judge_both(self, real, fake, nonzeros=None):
     shown = fake.detach().requires_grad_()
     return self(real), self(shown), _Profile(shown)
 

@@ -11,6 +11,7 @@ from scvi.model._utils import use_distributed_sampler
 
 __all__ = [
     "batch_codes",
+    "clip_gradients",
     "scvi_seed",
     "torch_threads_kept",
     "use_distributed_sampler",
@@ -54,3 +55,15 @@ def torch_threads_kept() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def clip_gradients(parameters: list, max_norm: float) -> None:
+    """Scale gradients to a norm of at most ``max_norm``; on a CPU they are left alone where that is no change."""
+    import torch
+
+    if not hasattr(torch.nn.utils, "get_total_norm"):  # torch below 2.6
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        return
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if norm.device.type != "cpu" or not norm <= max_norm:  # elsewhere to look at it would wait for the device
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)

@@ -7,6 +7,9 @@ from scvi.nn import FCLayers
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from ._nonzeros import Nonzeros
+from ._sparse_linear import is_worth_it, sparse_linear
+
 
 class Hidden(nn.Module):
     """Hidden layers of given widths; covariates enter each of them.
@@ -56,11 +59,26 @@ class Hidden(nn.Module):
             if isinstance(layer, nn.BatchNorm1d):  # torch's own settings, which the published networks have
                 layer.momentum, layer.eps = 0.1, 1e-5
 
-    def forward(self, x: Tensor, *categories: Tensor, cont: Tensor | None = None) -> Tensor:
-        """Hidden representation, cells x ``widths[-1]``."""
-        for layer in self.layers:
+    def forward(
+        self, x: Tensor, *categories: Tensor, cont: Tensor | None = None, nonzeros: Nonzeros | None = None
+    ) -> Tensor:
+        """Hidden representation, cells x ``widths[-1]``; ``nonzeros`` says where ``x`` may differ from 0."""
+        first, *others = self.layers
+        plain = cont is None and all(n <= 1 for n in first.n_cat_list)
+        if nonzeros is not None and plain and is_worth_it(nonzeros):
+            linear, *rest = self.blocks()[0]
+            x = sparse_linear(nonzeros, [nonzeros.of(x)], linear.weight) + linear.bias
+            for layer in rest:
+                x = layer(x)
+        else:
+            x = first(x, *categories, cont=cont)
+        for layer in others:
             x = layer(x, *categories, cont=cont)
         return x
+
+    def blocks(self) -> list[list[nn.Module]]:
+        """What each layer consists of: a linear map, then the others in their order."""
+        return [[part for part in block if part is not None] for layer in self.layers for block in layer.fc_layers]
 
 
 class Encoder(nn.Module):
@@ -78,9 +96,11 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.log_variance.weight)
         nn.init.constant_(self.log_variance.bias, -3.0)
 
-    def forward(self, x: Tensor, *categories: Tensor, cont: Tensor | None = None) -> Normal:
-        """Posterior of z, cells x ``n_latent``."""
-        h = self.hidden(x, *categories, cont=cont)
+    def forward(
+        self, x: Tensor, *categories: Tensor, cont: Tensor | None = None, nonzeros: Nonzeros | None = None
+    ) -> Normal:
+        """Posterior of z, cells x ``n_latent``; ``nonzeros`` says where ``x`` may differ from 0."""
+        h = self.hidden(x, *categories, cont=cont, nonzeros=nonzeros)
         return Normal(self.mean(h), (0.5 * self.log_variance(h).clamp(-10, 5)).exp(), validate_args=False)
 
 
@@ -117,21 +137,25 @@ class Discriminator(nn.Module):
         """Logit of "real", cell-level projection, type-level projection."""
         return self._heads(self.hidden(x))
 
-    def judge_both(self, real: Tensor, fake: Tensor) -> tuple[tuple, tuple, "FirstLayer"]:
+    def judge_both(
+        self, real: Tensor, fake: Tensor, nonzeros: Nonzeros | None = None
+    ) -> tuple[tuple, tuple, "FirstLayer"]:
         """:meth:`forward` of real profiles and of as many reconstructed ones (cells x genes) in one pass.
 
         Statistics of batch normalisation are those of each kind apart, as in two passes. No gradient reaches the
-        profiles; what the reconstructed ones would get is told by the third result.
+        profiles; what the reconstructed ones would get is told by the third result. ``nonzeros`` says where both may
+        differ from 0.
         """
-        first, *others = [layer for block in self._blocks() for layer in block if layer is not None]
-        values = h = first(torch.cat([real, fake]).detach())
+        first, *others = [part for block in self.hidden.blocks() for part in block]
+        if nonzeros is not None and is_worth_it(nonzeros):
+            values = [nonzeros.of(real), nonzeros.of(fake)]
+            start = h = sparse_linear(nonzeros, values, first.weight) + first.bias
+        else:
+            start = h = first(torch.cat([real, fake]).detach())
         for layer in others:
             h = torch.cat([layer(half) for half in h.chunk(2)]) if isinstance(layer, nn.BatchNorm1d) else layer(h)
         outputs = [output.chunk(2) for output in self._heads(h)]
-        return *zip(*outputs, strict=True), FirstLayer(values, first.weight)
-
-    def _blocks(self) -> list[nn.Sequential]:
-        return [block for layer in self.hidden.layers for block in layer.fc_layers]
+        return *zip(*outputs, strict=True), FirstLayer(start, first.weight)
 
     def _heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.real(h).squeeze(-1), self.cell(h), self.kind(h)

@@ -1,5 +1,7 @@
 """The non-zeros of a batch of counts: nine entries in ten are zeros, on which nothing expensive should be spent."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,6 +32,11 @@ class Nonzeros:
         self.row = torch.div(self.index, self.shape[1], rounding_mode="floor")
         self.column = self.index - self.row * self.shape[1]
 
+    @cached_property
+    def ends(self) -> Tensor:
+        """First non-zero of each cell, and their number."""
+        return torch.searchsorted(self.row, torch.arange(self.shape[0] + 1, device=self.row.device))
+
     def of(self, dense: Tensor) -> Tensor:
         """Entries of another array of the same shape (cells x genes) at the non-zeros."""
         return dense.reshape(-1).index_select(0, self.index)
@@ -46,8 +53,7 @@ class Nonzeros:
 
     def sum_by_row(self, values: Tensor) -> Tensor:
         """Sum of values over each cell."""
-        ends = torch.searchsorted(self.row, torch.arange(self.shape[0] + 1, device=self.row.device))
-        return torch.segment_reduce(values, "sum", offsets=ends)
+        return torch.segment_reduce(values, "sum", offsets=self.ends)
 
     def sum_by_column(self, values: Tensor) -> Tensor:
         """Sum of values over each gene."""

@@ -237,7 +237,7 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         profile = shown = nonzeros.dense(values)
         if self.training and self.hide_rate > 0:
             shown = nonzeros.dense(values * (torch.rand_like(values) >= self.hide_rate))
-        qz = self.encoder(shown, *self._categories(batch_index, cat_covs), cont=cont_covs)
+        qz = self.encoder(shown, *self._categories(batch_index, cat_covs), cont=cont_covs, nonzeros=nonzeros)
         return {"profile": profile, "library": library, "qz": qz, "visible": visible, "nonzeros": nonzeros}
 
     @auto_move_data

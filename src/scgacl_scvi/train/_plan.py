@@ -1,6 +1,7 @@
 """One fit in three phases: autoencoder, VaDE, joint adversarial and contrastive training."""
 
 import logging
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
 
+from scgacl_scvi._compat import clip_gradients
 from scgacl_scvi._keys import HELDOUT
 from scgacl_scvi.module import VaDE, heldout_loss, nt_xent, sup_con
 
@@ -260,7 +262,8 @@ class SCGACLTrainingPlan(TrainingPlan):
         real, fake = self._profiles(inferred, generated)
 
         # Both losses look at one pass through the discriminator; the generator's ends at the reconstructed profile.
-        reference, judged, first_layer = self.module.discriminator.judge_both(real, fake)
+        where = inferred["nonzeros"] if self.mask_reconstruction else None
+        reference, judged, first_layer = self.module.discriminator.judge_both(real, fake, where)
         adversarial = adversarial_loss(judged[0])
         contrasts = self._contrasts(reference, judged, classes)
         discriminating = discriminator_loss(reference[0], judged[0])
@@ -295,18 +298,18 @@ class SCGACLTrainingPlan(TrainingPlan):
             self._step(weight_cell * cell + weight_type * kind, generator, discriminator)
         return elbo, adversarial, discriminating, cell, kind
 
-    def _step(self, loss: Tensor, *optimizers, priors: bool = False, **backward) -> None:
+    def _step(self, loss: Tensor, *optimizers, priors: bool = False) -> None:
         """Step of the optimisers down a loss, to which ``priors`` adds those of loadings and dispersions."""
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        self.manual_backward(loss, **backward)
+        parameters = [[p for group in each.param_groups for p in group["params"]] for each in optimizers]
+        for parameter in chain(*parameters):
+            parameter.grad = None
+        self.manual_backward(loss)
         if priors:  # the prior of all cells, shared out among them
             precisions = self.loading_precision, self.dispersion_precision
             self.module.add_prior_gradients(*(precision / self.n_obs_training for precision in precisions))
-        for optimizer in optimizers:
+        for optimizer, own in zip(optimizers, parameters, strict=True):
             if self.max_grad_norm is not None:
-                parameters = [p for group in optimizer.param_groups for p in group["params"]]
-                torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+                clip_gradients(own, self.max_grad_norm)
             optimizer.step()
 
     # --- validation and logging --------------------------------------------------------------------------------
