@@ -21,7 +21,7 @@ def plain_path() -> Iterator[None]:
     from scgacl_scvi.model import _training
     from scgacl_scvi.module import VaDE, _networks
     from scgacl_scvi.module._networks import Discriminator
-    from scgacl_scvi.train import CellLoader, SCGACLTrainingPlan
+    from scgacl_scvi.train import CellLoader, SCGACLTrainingPlan, _plan
 
     adam = torch.optim.Adam
 
@@ -34,6 +34,7 @@ def plain_path() -> Iterator[None]:
             (VaDE, "reconstruction_loss", _reconstruction_loss(VaDE.reconstruction_loss)),
             (Discriminator, "judge_both", _judge_both),
             (_networks, "is_worth_it", lambda nonzeros: False),
+            (_plan, "is_worth_it", lambda nonzeros: False),
             (SCGACLTrainingPlan, "_log_values", _log_values),
             (torch.optim, "Adam", by_parameter),
             (_training, "EpochLogger", lambda: None),

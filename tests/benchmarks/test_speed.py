@@ -21,11 +21,11 @@ from scgacl_scvi import SCGACL
 LOOSE = {"adversarial_validation", "discriminator_validation", "cell_contrastive_validation"}
 
 
-@pytest.mark.parametrize("likelihood", ["nb", "zinb"])
-def test_the_fast_path_and_the_plain_one_agree(likelihood):
+@pytest.mark.parametrize(("likelihood", "share"), [("nb", 0.1), ("zinb", 0.1), ("nb", 0.5)])
+def test_the_fast_path_and_the_plain_one_agree(likelihood, share):
     fits = []
     for path in (nullcontext, plain_path):
-        adata = anndata.AnnData(simulate(150, 80, share=0.3))
+        adata = anndata.AnnData(simulate(150, 80, share=share))
         SCGACL.setup_anndata(adata)
         model = SCGACL(adata, gene_likelihood=likelihood, n_clusters=3)
         with path():

@@ -140,22 +140,27 @@ class Discriminator(nn.Module):
     def judge_both(
         self, real: Tensor, fake: Tensor, nonzeros: Nonzeros | None = None
     ) -> tuple[tuple, tuple, "FirstLayer"]:
-        """:meth:`forward` of real profiles and of as many reconstructed ones (cells x genes) in one pass.
+        """:meth:`forward` of real profiles and of as many reconstructed ones in one pass.
 
         Statistics of batch normalisation are those of each kind apart, as in two passes. No gradient reaches the
-        profiles; what the reconstructed ones would get is told by the third result. ``nonzeros`` says where both may
-        differ from 0.
+        profiles; what the reconstructed ones would get is told by the third result.
+
+        Parameters
+        ----------
+        real, fake
+            Cells x genes each, or with ``nonzeros`` their values at these (elsewhere both are 0).
+        nonzeros
+            Non-zeros of the profiles.
         """
         first, *others = [part for block in self.hidden.blocks() for part in block]
-        if nonzeros is not None and is_worth_it(nonzeros):
-            values = [nonzeros.of(real), nonzeros.of(fake)]
-            start = h = sparse_linear(nonzeros, values, first.weight) + first.bias
-        else:
+        if nonzeros is None:
             start = h = first(torch.cat([real, fake]).detach())
+        else:
+            start = h = sparse_linear(nonzeros, [real, fake], first.weight) + first.bias
         for layer in others:
             h = torch.cat([layer(half) for half in h.chunk(2)]) if isinstance(layer, nn.BatchNorm1d) else layer(h)
         outputs = [output.chunk(2) for output in self._heads(h)]
-        return *zip(*outputs, strict=True), FirstLayer(start, first.weight)
+        return *zip(*outputs, strict=True), FirstLayer(start, first.weight, nonzeros)
 
     def _heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.real(h).squeeze(-1), self.cell(h), self.kind(h)
@@ -170,15 +175,18 @@ class FirstLayer:
         Its output, real and reconstructed cells x nodes.
     weight
         Its weight, nodes x genes.
+    nonzeros
+        Those of the profiles, if only these were given.
     """
 
-    def __init__(self, values: Tensor, weight: Tensor):
-        self.values, self.weight = values, weight
+    def __init__(self, values: Tensor, weight: Tensor, nonzeros: Nonzeros | None):
+        self.values, self.weight, self.nonzeros = values, weight, nonzeros
 
     def slope(self, loss: Tensor) -> Tensor:
-        """Gradient of a loss by the reconstructed profiles, cells x genes; none by the discriminator's weights."""
+        """Gradient of a loss by the reconstructed profiles, as they were given; none by the weights."""
         [gradient] = torch.autograd.grad(loss, self.values, retain_graph=True)
-        return gradient[len(gradient) // 2 :] @ self.weight.detach()
+        slope = gradient[len(gradient) // 2 :] @ self.weight.detach()
+        return slope if self.nonzeros is None else self.nonzeros.of(slope)
 
 
 def initialise_published(network: nn.Module) -> None:
