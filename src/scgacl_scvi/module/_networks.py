@@ -76,6 +76,11 @@ class Hidden(nn.Module):
             x = layer(x, *categories, cont=cont)
         return x
 
+    def store_by_gene(self) -> None:
+        """Keep the first weight (nodes x genes) gene by gene in memory, as the product with non-zeros reads it."""
+        linear = self.blocks()[0][0]
+        linear.weight = nn.Parameter(linear.weight.detach().t().contiguous().t())
+
     def blocks(self) -> list[list[nn.Module]]:
         """What each layer consists of: a linear map, then the others in their order."""
         return [[part for part in block if part is not None] for layer in self.layers for block in layer.fc_layers]

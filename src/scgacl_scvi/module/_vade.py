@@ -138,6 +138,9 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         if self.published:
             for network in (self.encoder, self.decoder, self.discriminator):
                 initialise_published(network)
+        else:
+            for network in (self.encoder, self.discriminator):
+                network.hidden.store_by_gene()
 
     # --- what the data say before training ---------------------------------------------------------------------
 
