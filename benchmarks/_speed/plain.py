@@ -68,7 +68,7 @@ def _reconstruction_loss(ours):
 
         if self.gene_likelihood == "normal":
             return ours(self, x, profile, generated, visible)
-        parameters = {"mu": generated["rate"], "theta": self.theta}
+        parameters = {"mu": generated["rate"], "theta": generated["theta"]}
         if self.gene_likelihood == "nb":
             log_prob = NegativeBinomial(**parameters).log_prob(x)
         else:

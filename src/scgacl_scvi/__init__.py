@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scvi import settings
 
-    from . import datasets, dropout, evaluate, pl, scales
+    from . import datasets, dropout, evaluate, hub, pl, scales
     from .model import SCGACL
 
-__all__ = ["SCGACL", "__version__", "datasets", "dropout", "evaluate", "pl", "scales", "settings"]
+__all__ = ["SCGACL", "__version__", "datasets", "dropout", "evaluate", "hub", "pl", "scales", "settings"]
 
-_SUBPACKAGES = ("datasets", "dropout", "evaluate", "pl", "scales")
+_SUBPACKAGES = ("datasets", "dropout", "evaluate", "hub", "pl", "scales")
 
 
 def __getattr__(name: str) -> Any:

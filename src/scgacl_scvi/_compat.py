@@ -8,10 +8,12 @@ from scvi import settings
 from scvi.data._utils import _validate_adata_dataloader_input as validate_adata_dataloader_input
 from scvi.model._utils import _get_batch_code_from_category as batch_codes
 from scvi.model._utils import use_distributed_sampler
+from scvi.model.base._archesmixin import _get_loaded_data as loaded_data
 
 __all__ = [
     "batch_codes",
     "clip_gradients",
+    "loaded_data",
     "scvi_seed",
     "torch_threads_kept",
     "use_distributed_sampler",

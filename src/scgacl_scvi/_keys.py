@@ -32,6 +32,18 @@ HELDOUT: Final = "heldout_nll"
 HELDOUT_GROUP: Final = "heldout_group"
 """Entry of a training batch: the group of genes that the cell keeps from training, cells x 1."""
 
+STRATUM: Final = "stratum"
+"""Entry of a batch and of the registry: the group of cells that borrows from no other, cells x 1."""
+
+STRATIFY_ARG: Final = "stratify_by"
+"""Argument of ``setup_anndata``, kept in the registry: the column with the strata."""
+
+MISSING: Final = "_scgacl_missing"
+"""Column of ``adata.var``: genes of the model that this data did not measure, padded with zeros."""
+
+MISSING_GENES: Final = "missing_genes"
+"""Entry of a batch: genes that were not measured, 1 x genes; absent where all were."""
+
 FRACTIONAL_ARG: Final = "fractional"
 """Argument of ``setup_anndata``, kept in the registry: what to do with corrected (fractional) counts."""
 

@@ -180,7 +180,7 @@ def test_a_second_call_goes_on_with_the_joint_phase():
     model = fit(make_counts(), model={"gene_likelihood": "nb"})
     prior = model.module.prior.active.clone()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scgacl_scvi.train._plan.fit_mixture", None)  # is not fitted again
+        patch.setattr("scgacl_scvi.train._plan.fit_mixtures", None)  # is not fitted again
         model.train(joint_epochs=2, enable_progress_bar=False)
     assert len(model.history["train_loss"]) == 8
     assert model.phases_ == {"autoencoder": (0, 2), "vade": (2, 4), "joint": (4, 8)}

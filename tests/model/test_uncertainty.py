@@ -37,9 +37,9 @@ def test_uncertainty_is_the_spread_of_drawn_expression(models, kind, scale):
             z = inferred["qz"].loc + inferred["qz"].scale * torch.randn(inferred["qz"].loc.shape, generator=generator)
             own = module.predict(tensors, {**inferred, "z": z})
             if scale == "counts":
-                draws.append(draw_expression(module, x, own["rate"], generator))
+                draws.append(draw_expression(module, x, own["rate"], own["theta"], generator))
             else:
-                drawn = draw_expression(module, x / depth, own["scale"], generator)
+                drawn = draw_expression(module, x / depth, own["scale"], own["theta"], generator)
                 draws.append(drawn * (1e4 / module.median_library))
         expected = torch.stack(draws).std(0).numpy()
     seen = np.arange(30) != 4

@@ -88,3 +88,39 @@ def test_gradients_are_finite_where_no_row_has_a_positive():
     features = torch.randn(5, 3, requires_grad=True)
     sup_con(features, torch.arange(5)).backward()
     assert torch.isfinite(features.grad).all()
+
+
+def _strata_case(seed: int, d: int = 4):
+    rng = torch.Generator().manual_seed(seed)
+    strata = torch.tensor([0, 1, 0, 1, 1, 0, 0])
+    first, second = (torch.randn(len(strata), d, generator=rng) for _ in range(2))
+    return first, second, strata, torch.randint(0, 2, (len(strata),), generator=rng)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_strata_are_contrasted_each_by_itself(seed):
+    first, second, strata, labels = _strata_case(seed)
+    own = [strata == s for s in (0, 1)]
+    shares = [float(rows.float().mean()) for rows in own]
+    by_stratum = sum(
+        share * _nt_xent_by_pairs(first[rows], second[rows], 0.9) for share, rows in zip(shares, own, strict=True)
+    )
+    assert float(nt_xent(first, second, 0.9, strata)) == pytest.approx(by_stratum, abs=1e-5)
+    by_stratum = sum(
+        share * _sup_con_by_pairs(first[rows], labels[rows].tolist(), 0.9, 0.7)
+        for share, rows in zip(shares, own, strict=True)
+    )
+    assert float(sup_con(first, labels, 0.9, 0.7, strata)) == pytest.approx(by_stratum, abs=1e-5)
+
+
+def test_a_stratum_has_no_gradient_from_another_and_a_lone_cell_no_nan():
+    first, second, _, labels = _strata_case(2)
+    strata = torch.tensor([0, 0, 0, 1, 1, 1, 2])
+    first.requires_grad_()
+    for loss in (nt_xent(first[:, :], second, 0.9, strata), sup_con(first, labels, strata=strata)):
+        (gradient,) = torch.autograd.grad(loss, first)
+        assert torch.isfinite(gradient).all()
+    moved = second.clone()
+    moved[3:] = torch.randn(4, 4)
+    gradients = [torch.autograd.grad(nt_xent(first, other, 0.9, strata), first)[0][:3] for other in (second, moved)]
+    torch.testing.assert_close(*gradients)

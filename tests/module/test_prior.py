@@ -92,3 +92,54 @@ def test_samples_come_from_the_mixture(k):
     draws = prior.distribution().sample((4000,)).numpy()
     mixture = _as_sklearn(prior)
     np.testing.assert_allclose(draws.mean(0), mixture.weights_ @ mixture.means_, atol=0.2)
+
+
+# --- strata ----------------------------------------------------------------------------------------------------
+
+
+def _stratified(n_labels: int = 0) -> tuple[MixturePrior, list[MixturePrior]]:
+    """A prior of two strata, and that of each stratum by itself."""
+    alone = [_prior(5, active, n_labels=n_labels, seed=seed) for seed, active in ((1, 4), (2, 3))]
+    both = MixturePrior(5, 3, n_labels, n_strata=2)
+    for stratum, prior in enumerate(alone):
+        on, share = prior.active, (0.7, 0.3)[stratum]
+        weights = torch.softmax(prior.logits[on], 0).detach() * share
+        both.initialise(prior.loc[on].detach(), prior.log_scale[on].exp().square().detach(), weights, stratum)
+    return both, alone
+
+
+@pytest.mark.parametrize("n_labels", [0, 2])
+def test_each_stratum_has_a_mixture_of_its_own(n_labels):
+    both, alone = _stratified(n_labels)
+    strata = torch.arange(20) % 2
+    z, scale = torch.randn(20, 3), torch.rand(20, 3) + 0.1
+    labels = torch.arange(20) % 3 if n_labels else None
+    for stratum, prior in enumerate(alone):
+        rows = strata == stratum
+        own = None if labels is None else labels[rows]
+        found = both.responsibilities(z, labels, strata)[rows]
+        theirs = slice((1 - stratum) * 5, (2 - stratum) * 5)
+        assert (found[:, theirs] == 0).all()
+        mine = slice(stratum * 5, (stratum + 1) * 5)
+        torch.testing.assert_close(found[:, mine], prior.responsibilities(z[rows], own), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(both.log_prob(z, strata)[rows], prior.log_prob(z[rows]), atol=1e-5, rtol=1e-5)
+        qz = Normal(z, scale)
+        kl = prior.kl(Normal(z[rows], scale[rows]), own)
+        torch.testing.assert_close(both.kl(qz, labels, strata)[rows], kl, atol=1e-5, rtol=1e-4)
+
+
+def test_a_cell_gives_no_gradient_to_components_of_another_stratum():
+    both, _ = _stratified()
+    both.kl(Normal(torch.randn(8, 3), torch.ones(8, 3)), None, torch.zeros(8, dtype=torch.int64)).sum().backward()
+    for parameter in (both.loc, both.log_scale, both.logits):
+        assert (parameter.grad[5:] == 0).all()
+        assert (parameter.grad[:4] != 0).any()
+
+
+def test_a_label_has_a_component_in_each_stratum():
+    both, _ = _stratified(n_labels=2)
+    labels, strata = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
+    assert both.component_of(labels, strata).tolist() == [0, 1, 5, 6]
+    weights = both.log_weights(labels, strata).exp()
+    torch.testing.assert_close(weights.sum(1), torch.ones(4))
+    assert (weights.argmax(1) == both.component_of(labels, strata)).all()

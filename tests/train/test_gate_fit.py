@@ -34,6 +34,8 @@ def _stub(cells: int, genes: int, spread: float, inflated: bool, seed: int = 0) 
         "depth": torch.rand(cells, 1, generator=rng) + 0.5,
         "group": torch.arange(cells)[:, None] % 10,
         "zi_logits": torch.randn(cells, genes, generator=rng) - 1 if inflated else None,
+        "theta": module.theta,
+        "shift": None,
     }
     return module, own
 
@@ -240,7 +242,7 @@ def test_the_gate_survives_saving_to_the_bit_and_keeps_the_same_entries_back(gat
     loaded = SCGACL.load(tmp_path / "model", adata=gated.adata)
     saved, found = gated.module.state_dict(), loaded.module.state_dict()
     names = [name for name in saved if name.startswith("gate.") or name == "gene_group"]
-    assert len(names) == 7
+    assert len(names) == 10
     for name in names:
         assert found[name].numpy().tobytes() == saved[name].numpy().tobytes(), name
     assert found["gate.fitted"]

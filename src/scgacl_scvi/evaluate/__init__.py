@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ._accounting import Usage, measured
     from ._calibration import coverage, randomised_pit, reliability
     from ._clustering import ClusteringAgreement, clustering_agreement
+    from ._criticism import for_criticism
+    from ._difference import Difference, difference_kept
     from ._heldout import cp10k_mse, poisson_gain, poisson_loss, poisson_loss_as_coded
     from ._leak import leak_z
     from ._molecular_cv import molecular_cv
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
     from ._recovery import Recovery, recovery
     from ._report import Section, write_page
     from ._scale import lognorm
+    from ._smoothing import smoothing
     from ._variance import within_type_variance_ratio
 
 _HOMES = {
     "ClusteringAgreement": "_clustering",
+    "Difference": "_difference",
     "NullCorrelation": "_null_correlation",
     "Recovery": "_recovery",
     "Section": "_report",
@@ -30,7 +34,9 @@ _HOMES = {
     "clustering_agreement": "_clustering",
     "coverage": "_calibration",
     "cp10k_mse": "_heldout",
+    "for_criticism": "_criticism",
     "leak_z": "_leak",
+    "difference_kept": "_difference",
     "lognorm": "_scale",
     "measured": "_accounting",
     "molecular_cv": "_molecular_cv",
@@ -41,12 +47,14 @@ _HOMES = {
     "randomised_pit": "_calibration",
     "recovery": "_recovery",
     "reliability": "_calibration",
+    "smoothing": "_smoothing",
     "within_type_variance_ratio": "_variance",
     "write_page": "_report",
 }
 
 __all__ = [
     "ClusteringAgreement",
+    "Difference",
     "NullCorrelation",
     "Recovery",
     "Section",
@@ -55,6 +63,8 @@ __all__ = [
     "clustering_agreement",
     "coverage",
     "cp10k_mse",
+    "difference_kept",
+    "for_criticism",
     "leak_z",
     "lognorm",
     "measured",
@@ -66,6 +76,7 @@ __all__ = [
     "randomised_pit",
     "recovery",
     "reliability",
+    "smoothing",
     "within_type_variance_ratio",
     "write_page",
 ]

@@ -30,12 +30,18 @@ def check_shape(adata: AnnData) -> None:
         )
 
 
-def check_key(adata: AnnData, argument: str, key: str | None, attribute: str = "obs") -> None:
-    """A key that was given is there."""
+def check_key(adata: AnnData, argument: str, key: str | None, attribute: str = "obs", *, holder: str = "adata") -> None:
+    """A key that was given is there; ``holder`` is how the user calls ``adata``."""
     container = getattr(adata, attribute)
     if key is not None and key not in container:
         have = list(container.keys())
-        raise KeyError(f"`{argument}={key!r}` is not in `adata.{attribute}`; it has {have[:20] or 'nothing'}.")
+        raise KeyError(f"`{argument}={key!r}` is not in `{holder}.{attribute}`; it has {have[:20] or 'nothing'}.")
+
+
+def check_has_data(model, remedy: str) -> None:
+    """The model has data of its own."""
+    if model.adata is None:
+        raise ValueError(f"The model was made or loaded without data (`adata=False`, or a registry); {remedy}.")
 
 
 def check_choice(argument: str, value, choices: Sequence) -> None:
@@ -51,6 +57,28 @@ def check_complete(adata: AnnData, argument: str, key: str | None) -> None:
         raise ValueError(
             f"`{argument}={key!r}`: {n} cell(s) have no value in `adata.obs[{key!r}]`. Give them one (for example "
             "'unknown'), or leave them out."
+        )
+
+
+_MIN_OF_STRATUM = 10
+
+
+def check_strata(adata: AnnData, key: str | None, batch_key: str | None = None) -> None:
+    """Strata are at least two, each of enough cells to stand alone."""
+    if key is None:
+        return
+    sizes = adata.obs[key].astype(str).value_counts()
+    if len(sizes) < 2:
+        raise ValueError(f"`stratify_by={key!r}`: all cells are {sizes.index[0]!r}; leave it out.")
+    if sizes.min() < _MIN_OF_STRATUM:
+        raise ValueError(
+            f"`stratify_by={key!r}`: {sizes.idxmin()!r} has {sizes.min()} cell(s), and strata borrow nothing from each "
+            f"other; {_MIN_OF_STRATUM} are needed. Leave these cells out, or join them to another stratum."
+        )
+    if key == batch_key:
+        raise ValueError(
+            f"`stratify_by={key!r}` is `batch_key`, too: one is for differences to keep, the other for those to take "
+            "out of the latent space. Give one of them."
         )
 
 

@@ -11,6 +11,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
+from scgacl_scvi._keys import MISSING_GENES
 from scgacl_scvi.dropout import fit_gamma_normal
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.module._dropout_fit import fit_dropout_curve
@@ -18,12 +19,13 @@ from scgacl_scvi.module._dropout_fit import fit_dropout_curve
 from ._assemble import ReturnType, check_return_type
 from ._checks import check_choice
 from ._imputation import check_layer_key
+from ._loading import check_training_data
 from ._selection import BATCH_SIZE, Selection, select
 from ._values import fill_probability
 
 Method = Literal["posterior", "mixture"]
 
-_FIT_ENTRIES = 8_000_000
+_FIT_ENTRIES = 4_000_000
 _MEANINGS = {
     "zinb": "probability that a zero hides a count that dropout took",
     "nb": "probability that the cell, sequenced once more at the median library, would show the gene",
@@ -86,12 +88,14 @@ class DropoutMixin:
 
         Returns
         -------
-        Cells x genes, float32, probabilities (no unit, 0 to 1).
+        Cells x genes, float32, probabilities (no unit, 0 to 1); 0 where a gene was not measured (see
+        :meth:`prepare_query_anndata`).
 
         Raises
         ------
         ValueError
-            If ``method="posterior"`` is asked of a ``"normal"`` likelihood, which has no model of zeros.
+            If ``method="posterior"`` is asked of a ``"normal"`` likelihood, which has no model of zeros, or
+            ``"mixture"`` of a count likelihood without its training data.
         KeyError
             If a gene is not in the model.
         RuntimeError
@@ -113,7 +117,10 @@ class DropoutMixin:
             )
         check_layer_key(layer_key, whole=dataloader is None and indices is None and gene_list is None)
         selection = select(self, adata, indices, gene_list, batch_size, dataloader)
-        by_class = self._mixture_by_class() if method == "mixture" and likelihood != "normal" else None
+        by_class = None
+        if method == "mixture" and likelihood != "normal":
+            check_training_data(self, "`method='mixture'`")
+            by_class = self._mixture_by_class()
         blocks = self._probability_blocks(selection, by_class, silent)
         meaning = _MEANINGS["mixture" if method == "mixture" else likelihood]
         record = {"quantity": "dropout probability", "unit": meaning, "method": method, **self._details()}
@@ -132,8 +139,9 @@ class DropoutMixin:
                 own = module.predict(tensors, inferred)
                 probability = fill_probability(module, tensors, inferred, own)
             else:
-                probability = by_class[module.dropout_classes(inferred, module.labels(tensors))]
+                probability = by_class[module.dropout_classes(inferred, tensors)]
             zero = (tensors[REGISTRY_KEYS.X_KEY] == 0) & module.gene_seen
+            zero &= ~tensors.get(MISSING_GENES, ~module.gene_seen)  # what was not measured is no zero
             yield selection.of_genes(torch.where(zero, probability, 0.0).cpu().numpy())
 
     # --- fits after training -----------------------------------------------------------------------------------
@@ -150,7 +158,7 @@ class DropoutMixin:
     def _fit_curve(self) -> None:
         """Fit the dropout curve on training cells, a sample of them where they are many."""
         module = self.module
-        n_cells, n_genes = self.adata.n_obs, self.adata.n_vars
+        n_cells, n_genes = self.adata.n_obs, self.summary_stats.n_vars
         n_used = min(n_cells, max(256, _FIT_ENTRIES // n_genes))
         rows = np.sort(np.random.default_rng(self.seed_).permutation(n_cells)[:n_used])
         counts, means = [], []
@@ -177,14 +185,14 @@ class DropoutMixin:
         classes = [
             module.dropout_classes(
                 module.encode(**module._get_inference_input(tensors)),
-                module.labels({key: value.to(module.device) for key, value in tensors.items()}),
+                {key: value.to(module.device) for key, value in tensors.items()},
             ).cpu()
             for tensors in self._make_data_loader(adata=self.adata, batch_size=BATCH_SIZE)
         ]
         used, compact = np.unique(torch.cat(classes).numpy(), return_inverse=True)
         fit = fit_gamma_normal(self._counts_and_library()[0], compact, max_zero_share=1.0)
         n_classes = len(module.zero_dropout) if module.gene_likelihood == "normal" else len(module.prior.active)
-        table = torch.zeros(n_classes, self.adata.n_vars, device=module.device)
+        table = torch.zeros(n_classes, self.summary_stats.n_vars, device=module.device)
         table[torch.as_tensor(used, device=module.device)] = torch.as_tensor(
             fit.zero_probability(), dtype=torch.float32, device=module.device
         )

@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scvi.data.fields import LabelsWithUnlabeledObsField, LayerField
+from scvi.data.fields import CategoricalObsField, LabelsWithUnlabeledObsField, LayerField
+
+from scgacl_scvi._keys import STRATUM
 
 from ._checks import check_matrix, check_shape
 
@@ -17,17 +19,22 @@ class ExpressionField(LayerField):
         As :class:`scvi.data.fields.LayerField`.
     input_scale, fractional
         As :meth:`scgacl_scvi.SCGACL.setup_anndata`.
+    holder
+        How the user calls the AnnData, for messages.
     """
 
-    def __init__(self, registry_key: str, layer: str | None, *, input_scale: str, fractional: str):
+    def __init__(
+        self, registry_key: str, layer: str | None, *, input_scale: str, fractional: str, holder: str = "adata"
+    ):
         super().__init__(registry_key, layer, is_count_data=False, correct_data_format=False)
         self.input_scale = input_scale
         self.fractional = fractional
+        self.holder = holder
 
     def register_field(self, adata: AnnData) -> dict:
         """Check, then register."""
         check_shape(adata)
-        where = "`adata.X`" if self.attr_key is None else f"`adata.layers[{self.attr_key!r}]`"
+        where = f"`{self.holder}.X`" if self.attr_key is None else f"`{self.holder}.layers[{self.attr_key!r}]`"
         check_matrix(self.get_field_data(adata), where, input_scale=self.input_scale, fractional=self.fractional)
         return super().register_field(adata)
 
@@ -43,6 +50,47 @@ class ExpressionField(LayerField):
                 "`SCGACL.prepare_query_anndata(adata, model)`."
             )
         return super().transfer_field(state_registry, adata_target, **kwargs)
+
+
+class BatchField(CategoricalObsField):
+    """Batches; new ones only where weights are made for them."""
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, extend_categories: bool = False, **kwargs):
+        """Transfer to other data."""
+        key = self._original_attr_key
+        if not (extend_categories or self.is_default) and key in adata_target.obs:
+            known = {str(name) for name in state_registry[self.CATEGORICAL_MAPPING_KEY]}
+            if new := sorted(set(adata_target.obs[key].astype(str)) - known):
+                raise ValueError(
+                    f"`adata.obs[{key!r}]` has batches that the model does not know ({new[:5]}). Add them with "
+                    "`query = SCGACL.load_query_data(adata, model)`; `query` imputes at once, taking them for average "
+                    "batches, and better after `query.train()`."
+                )
+        return super().transfer_field(state_registry, adata_target, extend_categories=extend_categories, **kwargs)
+
+
+class StratumField(CategoricalObsField):
+    """Strata: the model knows those it was trained on, and no others."""
+
+    def transfer_field(self, state_registry: dict, adata_target: AnnData, **kwargs) -> dict:
+        """Transfer to other data, whose strata must be known."""
+        known = [str(name) for name in state_registry[self.CATEGORICAL_MAPPING_KEY]]
+        key = self._original_attr_key
+        if key not in adata_target.obs:
+            raise KeyError(f"`stratify_by={key!r}` is not in `adata.obs`; the model needs the stratum of each cell.")
+        new = sorted(set(adata_target.obs[key].astype(str)) - set(known))
+        if new:
+            raise ValueError(
+                f"`adata.obs[{key!r}]` has {new[:5]}, but the model was trained on the strata {known}. Strata borrow "
+                "nothing from each other, so there is nothing to impute a new one from; train a model with these cells."
+            )
+        return super().transfer_field(state_registry, adata_target, **{**kwargs, "extend_categories": False})
+
+
+def strata_of(registry: dict) -> list[str]:
+    """Names of the strata of a registry, none without ``stratify_by``."""
+    state = registry["field_registries"].get(STRATUM, {}).get("state_registry", {})
+    return [str(name) for name in state.get(StratumField.CATEGORICAL_MAPPING_KEY, [])]
 
 
 class LabelsField(LabelsWithUnlabeledObsField):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
@@ -13,8 +12,9 @@ from scgacl_scvi._keys import UNS
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.train._gate_fit import MIN_EVIDENCE
 
+from ._loading import check_training_data
 from ._seed import current_seed
-from ._selection import BATCH_SIZE, select
+from ._selection import BATCH_SIZE, Selection, select
 from ._values import Request, default_threshold, expected, fill_probability
 
 _FRACTION = 0.1
@@ -86,7 +86,7 @@ class GeneReportMixin:
         KeyError
             If a gene is not in the model, or ``groupby`` not in ``adata.obs``.
         ValueError
-            If ``groupby`` does not have one label a cell.
+            If ``groupby`` does not have one label a cell, or the model was loaded without its training data.
         RuntimeError
             If the model is not trained.
 
@@ -97,8 +97,9 @@ class GeneReportMixin:
         """
         self._check_if_trained(warn=False)
         threshold = Request(threshold=default_threshold(self.module) if threshold is None else threshold).threshold
+        check_training_data(self, "`gene_report`")
         selection = select(self, None, None, gene_list, batch_size)
-        codes, labels = _groups(selection.adata, groupby)
+        codes, labels = _groups(selection, groupby)
         shape = (len(labels), len(selection.gene_names))
         seen, filled = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
         start = 0
@@ -145,7 +146,7 @@ class GeneReportMixin:
         normal = self.module.gene_likelihood == "normal"
         generator = torch.Generator(device=self.module.device).manual_seed(current_seed())
         mean = self._observed_gene_means()
-        totals = torch.zeros(4, n_groups, self.adata.n_vars, dtype=torch.float64)
+        totals = torch.zeros(4, n_groups, self.summary_stats.n_vars, dtype=torch.float64)
         loader = self._make_data_loader(adata=self.adata, indices=rows, batch_size=BATCH_SIZE)
         start = 0
         for tensors in loader:
@@ -174,7 +175,7 @@ class GeneReportMixin:
         # With size factors the depth is that of all molecules; the model saw 1 - fraction of them.
         share = (1 - _FRACTION) if module.use_size_factor else 1.0
         rate, library = own["rate"] * share, inferred["library"] * share
-        ours = expected(module, kept, rate)
+        ours = expected(module, kept, rate, own["theta"])
         if module.dropout_curve is not None:
             ours = torch.where(kept > 0, ours, module.dropout_curve.zero_present_mean(rate))
         control = mean * (library / module.median_library)
@@ -210,17 +211,19 @@ class GeneReportMixin:
         return torch.as_tensor(mean, dtype=torch.float32, device=self.module.device)
 
 
-def _groups(adata: AnnData, groupby) -> tuple[np.ndarray, pd.Index]:
-    """Code of each cell's label, and the labels."""
+def _groups(selection: Selection, groupby) -> tuple[np.ndarray, pd.Index]:
+    """Code of each cell's label, and the labels; of a MuData, columns of the modality come first."""
+    n_cells = selection.n_total
     if groupby is None:
-        return np.zeros(adata.n_obs, dtype=np.int64), pd.Index(["all"])
+        return np.zeros(n_cells, dtype=np.int64), pd.Index(["all"])
     if isinstance(groupby, str):
-        if groupby not in adata.obs:
-            raise KeyError(f"`groupby={groupby!r}` is not in `adata.obs`; it has {list(adata.obs)}.")
-        groupby = adata.obs[groupby]
+        holders = [holder.obs for holder in (selection.expression, selection.adata) if groupby in holder.obs]
+        if not holders:
+            raise KeyError(f"`groupby={groupby!r}` is not in `adata.obs`; it has {list(selection.expression.obs)}.")
+        groupby = holders[0][groupby]
     labels = np.asarray(groupby)
-    if labels.shape != (adata.n_obs,):
-        raise ValueError(f"`groupby` has shape {labels.shape}; give one label for each of {adata.n_obs} cells.")
+    if labels.shape != (n_cells,):
+        raise ValueError(f"`groupby` has shape {labels.shape}; give one label for each of {n_cells} cells.")
     codes, names = pd.factorize(pd.Series(labels).astype(object).fillna("none"), sort=True)
     return codes.astype(np.int64), pd.Index(names.astype(str))
 

@@ -19,7 +19,7 @@ from scgacl_scvi.scales import UNITS
 from ._assemble import ReturnType, as_asked, check_return_type, csr_of, dense_of, smaller_of
 from ._fingerprint import data_fingerprint
 from ._seed import current_seed
-from ._selection import BATCH_SIZE, Selection, as_rows, select
+from ._selection import Selection, select
 from ._values import Estimand, Policy, Request, Scale, default_threshold, posterior_values
 from ._writer import store_layer
 
@@ -169,22 +169,23 @@ class ImputationMixin:
         Returns
         -------
         Names of the clusters (cells), or their responsibilities (DataFrame, cells x clusters). A component guided by a
-        label bears its name; others are numbered.
+        label bears its name; others are numbered. With ``stratify_by``, after the name of the stratum and a colon.
         """
         self._check_if_trained(warn=False)
-        adata = self._validate_anndata(adata)
-        rows = np.arange(adata.n_obs) if indices is None else as_rows(indices, adata.n_obs)
-        loader = self._make_data_loader(adata=adata, indices=rows, batch_size=batch_size or BATCH_SIZE)
-        prior = self.module.prior
-        found = [
-            prior.responsibilities(self.module.encode(**self.module._get_inference_input(tensors))["qz"].loc).cpu()
-            for tensors in loader
-        ]
+        selection = select(self, adata, indices, None, batch_size)
+        module, prior, found = self.module, self.module.prior, []
+        for tensors in selection.loader:
+            tensors = {key: value.to(module.device) for key, value in tensors.items()}
+            z = module.encode(**module._get_inference_input(tensors))["qz"].loc
+            found.append(prior.responsibilities(z, strata=module.strata(tensors)).cpu())
         active = prior.active.cpu().numpy()
-        names = np.array([*self.label_names_, *map(str, range(len(self.label_names_), len(active)))], dtype=object)
+        names = [*self.label_names_, *map(str, range(len(self.label_names_), prior.n_of_stratum))]
+        if self.stratum_names_:
+            names = [f"{stratum}: {name}" for stratum in self.stratum_names_ for name in names]
+        names = np.array(names, dtype=object)
         responsibilities = torch.cat(found).numpy()[:, active]
         if soft:
-            return pd.DataFrame(responsibilities, index=adata.obs_names[rows], columns=names[active])
+            return pd.DataFrame(responsibilities, index=selection.cell_names, columns=names[active])
         return names[active][responsibilities.argmax(1)]
 
     # --- pieces ------------------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ class ImputationMixin:
         if key is not None:
             manager = self.get_anndata_manager(selection.adata, required=True)
             record = {**record, "data_fingerprint": data_fingerprint(manager)}
-            store_layer(selection.adata, key, layer, record)
+            store_layer(selection.expression, key, layer, record)
         result = as_asked(values, selection, return_type)
         if return_type == "frame":
             result.attrs[UNS] = record

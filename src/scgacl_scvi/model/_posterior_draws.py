@@ -9,21 +9,38 @@ from torch import Tensor
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.module._posterior import shrunk_mean
 
+from ._values import before_dropout
 
-def moments(module: VaDE, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the expression: of Gamma(x + theta, theta / mu + 1), or over what a zero may hide."""
-    value = shrunk_mean(x, mean, module.theta)
-    variance = value * mean / (mean + module.theta)
-    if module.dropout_curve is None:
+
+def moments(
+    module: VaDE, x: Tensor, mean: Tensor, theta: Tensor, missing: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the expression: of Gamma(x + theta, theta / mu + 1), or over what a zero may hide.
+
+    Of ``missing`` genes (1 x genes) those of the prior.
+    """
+    value = shrunk_mean(x, mean, theta)
+    variance = value * mean / (mean + theta)
+    if module.dropout_curve is not None:
+        behind_zero, its_variance = module.dropout_curve.zero_moments(mean)
+        value, variance = torch.where(x > 0, value, behind_zero), torch.where(x > 0, variance, its_variance)
+    if missing is None:
         return value, variance
-    behind_zero, its_variance = module.dropout_curve.zero_moments(mean)
-    return torch.where(x > 0, value, behind_zero), torch.where(x > 0, variance, its_variance)
+    prior, prior_theta = before_dropout(module, mean, theta)
+    return torch.where(missing, prior, value), torch.where(missing, prior.square() / prior_theta, variance)
 
 
 def draw_expression(
-    module: VaDE, x: Tensor | None, mean: Tensor, generator: torch.Generator, *, hidden: Tensor | None = None
+    module: VaDE,
+    x: Tensor | None,
+    mean: Tensor,
+    theta: Tensor,
+    generator: torch.Generator,
+    *,
+    hidden: Tensor | None = None,
+    missing: Tensor | None = None,
 ) -> Tensor:
-    """Draw the expression given the count; ``x=None``: given z only.
+    """Draw the expression given the count; ``x=None``, and for ``missing`` genes (1 x genes): given z only.
 
     A zero under the dropout curve is a count that was lost or one that was 0 anyway. Its expression is drawn from the
     prior until it is one that leaves a zero, which happens with probability P(zero); after 50 rounds what is left
@@ -34,25 +51,24 @@ def draw_expression(
     hidden
         Is filled, where given (bool, cells x genes): whether dropout struck at a zero.
     """
-    theta = module.theta
     if x is None:
-        if module.dropout_curve is not None:
-            mean, theta = module.dropout_curve.corrected(mean)
+        mean, theta = before_dropout(module, mean, theta)
         return _gamma(theta.expand_as(mean), generator) * (mean / theta)
     drawn = _gamma(x + theta, generator) / (theta / mean.clamp_min(1e-30) + 1)
-    if module.dropout_curve is None:
+    if module.dropout_curve is not None:
+        cell, gene = torch.nonzero(x == 0, as_tuple=True)
+        drawn[cell, gene], lost = _behind_zero(module, mean, cell, gene, generator)
+        if hidden is not None:
+            hidden[cell, gene] = lost
+    if missing is None:
         return drawn
-    cell, gene = torch.nonzero(x == 0, as_tuple=True)
-    drawn[cell, gene], lost = _behind_zero(module, mean, cell, gene, generator)
-    if hidden is not None:
-        hidden[cell, gene] = lost
-    return drawn
+    return torch.where(missing, draw_expression(module, None, mean, theta, generator), drawn)
 
 
 def draw_counts(module: VaDE, x: Tensor | None, own: dict, generator: torch.Generator, *, dropout: bool) -> Tensor:
     """Draw counts at the cell's own depth, given the entry's own count (``x``) or z only (None)."""
     hidden = torch.zeros(own["rate"].shape, dtype=torch.bool, device=own["rate"].device)
-    expression = draw_expression(module, x, own["rate"], generator, hidden=hidden)
+    expression = draw_expression(module, x, own["rate"], own["theta"], generator, hidden=hidden, missing=own["missing"])
     counts = torch.poisson(expression, generator=generator)
     if dropout and x is None:
         hidden = _uniform(expression, generator) < module.dropout_curve.lost_probability(expression)

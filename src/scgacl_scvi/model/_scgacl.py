@@ -16,21 +16,25 @@ from scvi.data.fields import (
     NumericalJointObsField,
     NumericalObsField,
 )
-from scvi.model.base import ArchesMixin, BaseModelClass, RNASeqMixin, VAEMixin
+from scvi.model.base import BaseModelClass, VAEMixin
 
-from scgacl_scvi._keys import INPUT_SCALE_ARG
+from scgacl_scvi._keys import INPUT_SCALE_ARG, STRATUM
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.train import CellLoader, registered_matrix
 from scgacl_scvi.train._loader import heldout_groups
 from scgacl_scvi.train._mixture_fit import MAX_CLUSTERS
 
-from ._checks import check_choice, check_complete, check_key, check_numeric, check_shape
+from ._checks import check_choice, check_complete, check_key, check_numeric, check_shape, check_strata
 from ._dropout import DropoutMixin
-from ._fields import ExpressionField, LabelsField
+from ._fields import BatchField, ExpressionField, LabelsField, StratumField, strata_of
 from ._gene_report import GeneReportMixin
 from ._imputation import ImputationMixin
+from ._inherited import InheritedMixin
 from ._likelihood_choice import LikelihoodChoice, choose_likelihood
+from ._loading import LoadingMixin, refuse_datamodule
+from ._mudata import MuDataMixin
 from ._presets import DEFAULT, PAPER, PRESETS
+from ._query import QueryMixin
 from ._seed import current_seed, seeded
 from ._training import TrainingMixin
 from ._uncertainty import UncertaintyMixin
@@ -46,9 +50,11 @@ class SCGACL(
     UncertaintyMixin,
     GeneReportMixin,
     TrainingMixin,
-    RNASeqMixin,
+    LoadingMixin,
+    MuDataMixin,
+    InheritedMixin,
     VAEMixin,
-    ArchesMixin,
+    QueryMixin,
     BaseModelClass,
 ):
     """Imputation of single-cell RNA-seq by a VaDE trained against a contrastive, multi-task discriminator.
@@ -78,6 +84,9 @@ class SCGACL(
         Nodes of each hidden layer of the discriminator; default 256, 256.
     dropout_rate
         Dropout in the encoder; default 0.1.
+    dispersion
+        ``"gene"``: one inverse dispersion a gene; ``"gene-batch"``: one a gene and batch. As in scvi-tools; count
+        likelihoods only.
     hide_rate
         Share of the profile hidden from the encoder while training, all of it being predicted nevertheless; default
         0.3, with ``"zinb"`` 0.5.
@@ -119,7 +128,9 @@ class SCGACL(
         dropout_rate: float | None = None,
         hide_rate: float | None = None,
         preset: Literal["default", "paper"] = DEFAULT,
+        dispersion: Literal["gene", "gene-batch"] = "gene",
     ):
+        refuse_datamodule(registry)
         super().__init__(adata, registry)
         check_choice("preset", preset, tuple(PRESETS))
         check_choice("gene_likelihood", gene_likelihood, ("auto", "nb", "zinb", "normal"))
@@ -134,6 +145,10 @@ class SCGACL(
         labels_state = self.registry_["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
         self.label_names_ = [str(name) for name in labels_state["categorical_mapping"]][:n_labels]
         _check_clusters(n_clusters, n_labels, preset, None if adata is None else adata.n_obs)
+        check_choice("dispersion", dispersion, ("gene", "gene-batch"))
+        self.stratum_names_ = strata_of(self.registry_)
+        if self.stratum_names_ and preset == PAPER:
+            raise ValueError("`stratify_by` is no part of the published procedure; leave it out, or `preset='paper'`.")
 
         counts, library = (None, None) if adata is None else self._counts_and_library()
         self.likelihood_choice_ = None
@@ -150,6 +165,8 @@ class SCGACL(
             self.likelihood_choice_ = choice.to_dict()
             gene_likelihood = choice.gene_likelihood
 
+        if dispersion == "gene-batch" and gene_likelihood == "normal":
+            raise ValueError("`dispersion='gene-batch'` needs a count likelihood ('nb' or 'zinb'), not 'normal'.")
         defaults = {"hide_rate": 0.5 if gene_likelihood == "zinb" else 0.3, **PRESETS[preset].module}
         chosen = {
             "n_hidden": n_hidden,
@@ -168,12 +185,14 @@ class SCGACL(
             self.module = self._module_cls(
                 self.summary_stats.n_vars,
                 n_labels=n_labels,
+                n_strata=max(1, len(self.stratum_names_)),
                 n_batch=self.summary_stats.n_batch,
                 n_cats_per_cov=self._n_cats_per_cov(),
                 n_continuous_cov=self.summary_stats.get("n_extra_continuous_covs", 0),
                 n_latent=n_latent,
                 n_components=n_clusters or n_labels or MAX_CLUSTERS,
                 gene_likelihood=gene_likelihood,
+                dispersion=dispersion,
                 input_scale=input_scale,
                 use_size_factor=setup.get("size_factor_key") is not None,
                 preset=preset,
@@ -187,7 +206,9 @@ class SCGACL(
             self.module.set_data_statistics(*_data_statistics(counts, library, gene_likelihood, input_scale))
         self._model_summary_string = (
             f"SCGACL ({preset} preset): gene_likelihood: {gene_likelihood}, n_latent: {n_latent}, n_clusters: "
-            f"{n_clusters or n_labels or 'by BIC'}, n_hidden: {chosen['n_hidden']}, n_labels: {n_labels}."
+            f"{n_clusters or n_labels or 'by BIC'}, n_hidden: {chosen['n_hidden']}, n_labels: {n_labels}, n_batch: "
+            f"{self.summary_stats.n_batch}, dispersion: {dispersion}, strata: {self.stratum_names_ or 'none'}. "
+            f"{LikelihoodChoice(**self.likelihood_choice_) if self.likelihood_choice_ else ''}"
         )
         # The choice is part of the saved model: it must not be made again on other data.
         self.init_params_ = self._get_init_params(locals())
@@ -203,6 +224,7 @@ class SCGACL(
         size_factor_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
+        stratify_by: str | None = None,
         input_scale: Literal["counts", "lognorm"] = "counts",
         fractional: Literal["raise", "round"] = "raise",
         **kwargs,
@@ -226,6 +248,11 @@ class SCGACL(
             factor times the median library. None: the sum of the registered counts.
         categorical_covariate_keys, continuous_covariate_keys
             Further covariates, in ``adata.obs``.
+        stratify_by
+            Column of ``adata.obs`` with conditions whose difference is to be kept (control and treated, ...). Cells of
+            different ones lend nothing to each other through gene means, clusters or contrastive pairs; the networks
+            are shared. It is no covariate: what ``batch_key`` takes out of the latent space, this leaves in. For a
+            comparison with and without see :func:`scgacl_scvi.evaluate.smoothing`.
         input_scale
             ``"counts"``, or ``"lognorm"`` for a matrix that is log-normalised already and whose counts are lost; the
             likelihood is then ``"normal"``, and there are no counts to give back.
@@ -257,7 +284,11 @@ class SCGACL(
             if isinstance(keys, str):
                 raise TypeError(f"`{argument}={keys!r}`; give a list of names, [{keys!r}].")
         check_key(adata, "layer", layer, "layers")
-        categorical = {"batch_key": [batch_key], "categorical_covariate_keys": categorical_covariate_keys or []}
+        categorical = {
+            "batch_key": [batch_key],
+            "stratify_by": [stratify_by],
+            "categorical_covariate_keys": categorical_covariate_keys or [],
+        }
         for argument, keys in categorical.items():
             for key in keys:
                 check_key(adata, argument, key)
@@ -266,6 +297,8 @@ class SCGACL(
             check_key(adata, "labels_key", labels_key)
         check_key(adata, "size_factor_key", size_factor_key)
         check_numeric(adata, "size_factor_key", size_factor_key, positive=True)
+        if not kwargs.get("source_registry"):
+            check_strata(adata, stratify_by, batch_key)
         for key in continuous_covariate_keys or []:
             check_key(adata, "continuous_covariate_keys", key)
             check_numeric(adata, "continuous_covariate_keys", key)
@@ -278,11 +311,12 @@ class SCGACL(
         manager = AnnDataManager(
             fields=[
                 ExpressionField(REGISTRY_KEYS.X_KEY, layer, input_scale=input_scale, fractional=fractional),
-                CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+                BatchField(REGISTRY_KEYS.BATCH_KEY, batch_key),
                 labels,
                 NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
                 CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
                 NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+                *([] if stratify_by is None else [StratumField(STRATUM, stratify_by)]),
             ],
             setup_method_args=setup_method_args,
         )

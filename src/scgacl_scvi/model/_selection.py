@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from scgacl_scvi._compat import validate_adata_dataloader_input
+
+from ._mudata import expression_of
 
 BATCH_SIZE = 512
 
@@ -25,6 +28,8 @@ class Selection:
         Batches of the cells.
     adata
         The user's data; None for a data loader.
+    expression
+        The AnnData that results of it belong to: ``adata``, or its modality with the expression.
     rows
         Numbers of the cells; None for a data loader, whose length is not known.
     cell_names, gene_names
@@ -34,7 +39,8 @@ class Selection:
     """
 
     loader: Iterator[dict[str, Tensor]]
-    adata: AnnData | None
+    adata: AnnData | MuData | None
+    expression: AnnData | None
     rows: np.ndarray | None
     cell_names: pd.Index | None
     gene_names: pd.Index
@@ -51,19 +57,25 @@ class Selection:
 
 
 def select(
-    model, adata: AnnData | None, indices: Sequence[int] | None, gene_list, batch_size: int | None, dataloader=None
+    model,
+    adata: AnnData | MuData | None,
+    indices: Sequence[int] | None,
+    gene_list,
+    batch_size: int | None,
+    dataloader=None,
 ) -> Selection:
     """What a getter's arguments ask for; raises where they cannot be met."""
     validate_adata_dataloader_input(model, adata, dataloader)
-    rows, cell_names = None, None
+    rows, cell_names, expression = None, None, None
     if dataloader is None:
         adata = model._validate_anndata(adata)
+        expression = expression_of(model, adata)
         rows = np.arange(adata.n_obs) if indices is None else as_rows(indices, adata.n_obs)
         dataloader = model._make_data_loader(adata=adata, indices=rows, batch_size=batch_size or BATCH_SIZE)
         cell_names = adata.obs_names[rows]
     names = gene_names(model)
     genes = None if gene_list is None else gene_positions(names, gene_list)
-    return Selection(dataloader, adata, rows, cell_names, names if genes is None else names[genes], genes)
+    return Selection(dataloader, adata, expression, rows, cell_names, names if genes is None else names[genes], genes)
 
 
 def gene_names(model) -> pd.Index:

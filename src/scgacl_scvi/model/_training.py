@@ -1,6 +1,7 @@
 """``model.train()``."""
 
 import logging
+from contextlib import nullcontext
 from typing import Any, Literal
 
 from scvi.train import TrainRunner
@@ -10,7 +11,12 @@ from scgacl_scvi._keys import HELDOUT
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.train import CellSplitter, EpochLogger, Phase, Phases, RestoreBest, SCGACLTrainingPlan
 from scgacl_scvi.train._gate_fit import fit_gate
+from scgacl_scvi.train._query import fit_new_batches, only_new_trainable
+from scgacl_scvi.train._strata_fit import fit_strata
 
+from ._checks import check_has_data
+from ._fingerprint import data_fingerprint
+from ._loading import NO_DATAMODULE
 from ._presets import PRESETS, default_schedule
 from ._seed import current_seed, flushed_denormals, seeded
 
@@ -54,6 +60,8 @@ class TrainingMixin:
         **trainer_kwargs,
     ) -> None:
         """Train the model; everything left at None suits the size of the data (or is the preset's).
+
+        After :meth:`load_query_data` only what concerns new batches is trained, by the evidence bound.
 
         Parameters
         ----------
@@ -99,6 +107,9 @@ class TrainingMixin:
             If ``max_epochs`` is given with epochs of a phase, early stopping without validation cells, or
             ``gate_genes=True`` where there is nothing to judge genes by.
         """
+        if "datamodule" in trainer_kwargs:
+            raise NotImplementedError(NO_DATAMODULE)
+        check_has_data(self, "only a model with data can be trained")
         for argument, value in (
             ("batch_size", batch_size),
             ("vade_batch_size", vade_batch_size),
@@ -119,11 +130,19 @@ class TrainingMixin:
             max_epochs,
             fitted=bool(self.module.prior.fitted),
         )
+        of_query = self.reference_categories_ is not None
+        if of_query:
+            if not any(self._new_categories()):
+                logger.warning(
+                    "The reference knows all batches of these data: there is nothing to train, it is used as it is."
+                )
+                return
+            epochs = _query_epochs(schedule.epochs, max_epochs, vade_epochs, (pretrain_epochs, joint_epochs))
         batch_size = batch_size or preset.batch_size or schedule.batch_size
         early_batch = vade_batch_size or batch_size
         batch_sizes = dict(zip(Phase, (early_batch, early_batch, joint_batch_size or batch_size), strict=True))
         seed = self.seed_ = current_seed()
-        hold_out = self._holds_out(gate_genes)
+        hold_out = bool(self.module.gate.fitted) if of_query else self._holds_out(gate_genes)
         n_before = 0 if self.history is None else len(self.history["train_loss"])
         splitter = self._data_splitter_cls(
             self.adata_manager,
@@ -148,6 +167,7 @@ class TrainingMixin:
             "temperature": temperature,
             "update": update,
             **(plan_kwargs or {}),
+            **({"weight_decay": 0.0} if of_query else {}),  # decay would move what is frozen
         }
         plan = self._training_plan_cls(
             self.module,
@@ -185,10 +205,14 @@ class TrainingMixin:
                 **trainer_kwargs,
             },
         )
-        self.module.gate.reset()  # its weights are those of the generator before this training
-        self.saw_all_entries_ = not hold_out
+        if not of_query:
+            self.module.gate.reset()  # its weights are those of the generator before this training
+            self.saw_all_entries_ = not hold_out
+        elif self.history is None:
+            self.is_trained_ = False  # else scvi-tools would look for the history of a first training
         self.module.train()  # a second call finds it in evaluation mode
-        with seeded(seed), flushed_denormals(), without_lightning_noise():
+        frozen = only_new_trainable(self.module, self.reference_categories_) if of_query else nullcontext()
+        with frozen, seeded(seed), flushed_denormals(), without_lightning_noise():
             runner()
         new = {phase: (first + n_before, last + n_before) for phase, (first, last) in epochs.ranges().items()}
         old = getattr(self, "phases_", {})
@@ -196,14 +220,21 @@ class TrainingMixin:
         if plan.mixture_start is not None:
             self.bic_ = plan.mixture_start.bic
         self.best_epoch_ = best.best_epoch if splitter.n_val else None
+        cells = (
+            lambda: splitter.training_cells(held_out=True),
+            lambda: splitter.training_cells(held_out=False),
+        )
+        if of_query:
+            if hold_out:
+                fit_new_batches(self.module, self.reference_categories_[0], *cells)
+            return
         if hold_out:
-            fit_gate(
-                self.module,
-                lambda: splitter.training_cells(held_out=True),
-                lambda: splitter.training_cells(held_out=False),
-            )
+            fit_gate(self.module, *cells)
+        if self.module.n_strata > 1 and self.module.gene_likelihood != "normal":
+            fit_strata(self.module, cells[1]())
         with seeded(seed):
             self._fit_dropout()
+        self.data_fingerprint_ = data_fingerprint(self.adata_manager)
 
     def _holds_out(self, gate_genes: bool | None) -> bool:
         """Whether to keep entries from training, for the gate of each gene."""
@@ -231,6 +262,18 @@ def _epochs(default: tuple[int, int, int], given: tuple, max_epochs: int | None,
         raise ValueError(f"`max_epochs={max_epochs}`; give at least 1.")
     shares = [d * max_epochs // max(1, sum(default)) for d in default]
     return Phases(shares[0], shares[1], max_epochs - shares[0] - shares[1])
+
+
+def _query_epochs(default: tuple[int, int, int], max_epochs: int | None, vade_epochs: int | None, others) -> Phases:
+    """Epochs of a query: the evidence bound alone, with a prior that is fitted."""
+    if any(others):
+        raise ValueError("A query is trained by the evidence bound alone; give `max_epochs` or `vade_epochs`.")
+    if max_epochs is not None and vade_epochs is not None:
+        raise ValueError("Give either `max_epochs` or `vade_epochs`, not both.")
+    n = default[1] if max_epochs is None and vade_epochs is None else max_epochs if vade_epochs is None else vade_epochs
+    if n < 1:
+        raise ValueError(f"A query was to be trained for {n} epochs; give at least 1.")
+    return Phases(0, n, 0)
 
 
 def _early_stopping(wanted: bool | None, default: bool, n_val: int, epochs: Phases, trainer_kwargs: dict) -> dict:

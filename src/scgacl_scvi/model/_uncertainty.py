@@ -10,6 +10,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
+from scgacl_scvi._keys import MISSING_GENES
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.scales import LOG_SCALES, UNITS, Scale, convert
 
@@ -214,7 +215,8 @@ def _given_z(module: VaDE, tensors: dict[str, Tensor], noise: Tensor, batch: int
     inferred = module.encode(**module._get_inference_input(tensors))
     qz, depth = inferred["qz"], inferred["library"] / module.median_library
     for draw in noise.to(module.device):
-        yield tensors, module.predict(tensors, {**inferred, "z": qz.loc + qz.scale * draw}, batch), depth
+        own = module.predict(tensors, {**inferred, "z": qz.loc + qz.scale * draw}, batch)
+        yield tensors, {**own, "missing": tensors.get(MISSING_GENES)}, depth
 
 
 def _spread(module: VaDE, tensors, own: dict, depth: Tensor, scale: Scale, generator) -> tuple[Tensor, Tensor]:
@@ -226,10 +228,10 @@ def _spread(module: VaDE, tensors, own: dict, depth: Tensor, scale: Scale, gener
     if scale != "counts":  # at the reference depth, as the values are
         x, mean = x / depth, own["scale"]
     if scale not in LOG_SCALES:
-        value, variance = moments(module, x, mean)
+        value, variance = moments(module, x, mean, own["theta"], own["missing"])
         factor = 1.0 if scale == "counts" else _cp10k_factor(module)
         return value * factor, variance * factor**2
-    expression = draw_expression(module, x, mean, generator)
+    expression = draw_expression(module, x, mean, own["theta"], generator, missing=own["missing"])
     median = float(module.median_library)
     lognorm = torch.log1p(expression)
     value = convert(lognorm, "lognorm", scale, library=depth * median, median_library=median)

@@ -49,21 +49,24 @@ class ClassesMixin:
     """Classes of cells, for the type-level contrast and for the dropout rule."""
 
     @torch.no_grad()
-    def classes(self, inferred: dict, labels: Tensor | None) -> Tensor:
-        """Class of each cell for the type-level contrast: its label, else its cluster."""
-        return self._classes(self.kmeans, inferred, labels)
+    def classes(self, inferred: dict, tensors: dict[str, Tensor]) -> Tensor:
+        """Class of each cell for the type-level contrast: its label, else its cluster; each stratum has its own."""
+        return self._classes(self.kmeans, inferred, tensors)
 
     @torch.no_grad()
-    def dropout_classes(self, inferred: dict, labels: Tensor | None) -> Tensor:
+    def dropout_classes(self, inferred: dict, tensors: dict[str, Tensor]) -> Tensor:
         """Row of ``zero_dropout`` for each cell: the class within which the Gamma-Normal mixture was fitted."""
-        return self._classes(self.kmeans_dropout, inferred, labels)
+        return self._classes(self.kmeans_dropout, inferred, tensors)
 
-    def _classes(self, kmeans: KMeansClasses | None, inferred: dict, labels: Tensor | None) -> Tensor:
+    def _classes(self, kmeans: KMeansClasses | None, inferred: dict, tensors: dict[str, Tensor]) -> Tensor:
+        labels, strata = self.labels(tensors), self.strata(tensors)
         if kmeans is None:
-            cluster = self.prior.responsibilities(inferred["qz"].loc).argmax(-1)
+            cluster = self.prior.responsibilities(inferred["qz"].loc, strata=strata).argmax(-1)
         else:  # these clusters are not tied to labels: number them apart
             cluster = self.n_labels + kmeans(inferred["profile"])
-        return cluster if labels is None else torch.where(labels < self.n_labels, labels, cluster)
+        if labels is None:
+            return cluster
+        return torch.where(labels < self.n_labels, self.prior.component_of(labels, strata), cluster)
 
     def fit_classes(self, profiles, n_clusters: int, seed: int) -> None:
         """Fit the published classes on lognorm profiles (cells x genes, sparse or dense)."""

@@ -25,6 +25,7 @@ LOG_NODES = NODES.log()
 SHOWN = -torch.expm1(-NODES)
 """Probability that a Poisson count of each node's mean is above 0."""
 _TINY = 1e-30
+_SHIFT = 1e-3  # counts; added to the generator's means, of which some are 0
 
 
 @lru_cache(maxsize=1)
@@ -51,12 +52,20 @@ def look_up(values: Tensor, log_mean: Tensor, log_shape: Tensor) -> Tensor:
         for x, grid in ((log_mean, LOG_MEAN), (log_shape, LOG_SHAPE))
     )
     i, j = row.detach().long(), column.detach().long()
-    up, right = row - i, column - j
-    n = values.shape[1]
-    flat, first = values.reshape(-1), i * n + j
-    lower = torch.lerp(flat[first], flat[first + 1], right)
-    upper = torch.lerp(flat[first + n], flat[first + n + 1], right)
-    return torch.lerp(lower, upper, up)
+    # All four corners of each cell of the table side by side: one gather instead of four.
+    corners = torch.stack([values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:]], -1).flatten(0, 1)
+    corner = corners[i * (values.shape[1] - 1) + j]
+    lower, upper = torch.lerp(corner[..., ::2], corner[..., 1::2], (column - j)[..., None]).unbind(-1)
+    return torch.lerp(lower, upper, row - i)
+
+
+@lru_cache(maxsize=8)
+def poisson_log1p(factor: float) -> Tensor:
+    """Mean of ``log(1 + factor * count)`` of a Poisson count at each node; of the mean where that is large."""
+    means, counts = NODES.double()[:, None], torch.arange(1.0, 600.0, dtype=torch.float64)
+    probability = (torch.xlogy(counts, means) - means - torch.lgamma(counts + 1)).exp()
+    exact = (probability * torch.log1p(factor * counts)).sum(1)
+    return torch.where(NODES < 300, exact.float(), torch.log1p(factor * NODES))
 
 
 class DropoutCurve(nn.Module):
@@ -87,7 +96,7 @@ class DropoutCurve(nn.Module):
 
     def corrected(self, mu: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (as ``mu``: cells x genes, counts) and inverse dispersion (genes) with what dropout took."""
-        return mu * self.log_factor.exp(), self.log_theta.exp()
+        return (log_shifted(mu) + self.log_factor).exp(), self.log_theta.exp()
 
     def hidden_probability(self, mu: Tensor) -> Tensor:
         """Probability that a **zero** hides a count: that there was one, and that it was lost.
@@ -99,6 +108,16 @@ class DropoutCurve(nn.Module):
         """
         hidden, zero = self._zero(mu, lambda lost, _: lost * SHOWN.to(mu.device))
         return hidden / zero
+
+    def hidden_mean(self, mu: Tensor) -> Tensor:
+        """Mean of the count that was lost where a **zero** hides one (counts, above 0); ``mu`` at any one depth."""
+        value, hidden = self._lost(mu, NODES.to(mu.device))
+        return value / hidden
+
+    def hidden_log1p(self, mu: Tensor, factor: float) -> Tensor:
+        """Mean of ``log(1 + factor * count)`` of the count that was lost, likewise."""
+        value, hidden = self._lost(mu, poisson_log1p(factor).to(mu.device))
+        return value / hidden
 
     def zero_log1p(self, mu: Tensor, factor: float) -> Tensor:
         """Mean of ``log(1 + factor * lambda)`` behind a **zero**; ``mu`` as above, at any one depth."""
@@ -127,6 +146,11 @@ class DropoutCurve(nn.Module):
         present, zero = self._zero(mu, lambda lost, _: nodes * (1 - lost) * (1 - SHOWN.to(mu.device)))
         return present / zero
 
+    def _lost(self, mu: Tensor, of_count: Tensor) -> tuple[Tensor, Tensor]:
+        """E[f(count); lost] of a function that is 0 at 0, by its Poisson mean at the nodes; P(count > 0, lost)."""
+        hidden, _ = self._zero(mu, lambda lost, _: lost * SHOWN.to(mu.device))
+        return self._zero(mu, lambda lost, _: lost * of_count)[0], hidden
+
     def _zero(self, mu: Tensor, function) -> tuple[Tensor, Tensor]:
         """E[f] and P(zero), up to the same error: both are read from tables.
 
@@ -138,9 +162,14 @@ class DropoutCurve(nn.Module):
         shown, lost = SHOWN.to(mu.device), 1 - self.keep()
         zero = 1 - shown * (1 - lost)
         integrand = function(lost, zero)
-        log_mean = mu.clamp_min(_TINY).log() + self.log_factor
+        log_mean = log_shifted(mu) + self.log_factor
         value = look_up((table(integrand) + _TINY).log(), log_mean, self.log_theta).exp()
         return value, look_up((table(zero) + _TINY).log(), log_mean, self.log_theta).exp()
+
+
+def log_shifted(mu: Tensor) -> Tensor:
+    """Log of a generator's mean (counts), held away from 0: what each gene's factor is multiplied with."""
+    return (mu + _SHIFT).log()
 
 
 def keep_probability(coefficients: Tensor) -> Tensor:

@@ -29,14 +29,20 @@ class GeneGate(nn.Module):
         Largest number of components of the prior, K.
     n_genes
         Number of genes.
+    n_batch, n_strata
+        Number of batches and strata, in which the gene's own mean may differ.
     """
 
-    def __init__(self, n_components: int, n_genes: int):
+    def __init__(self, n_components: int, n_genes: int, n_batch: int = 1, n_strata: int = 1):
         super().__init__()
         self.register_buffer("fitted", torch.tensor(False))
         # Log of the gene's mean at the reference depth (counts); that of the data until the gate is fitted.
         self.register_buffer("log_mean", torch.zeros(n_genes))
         self.register_buffer("cluster_log_ratio", torch.zeros(n_components, n_genes))  # K x genes, to the gene's mean
+        self.register_buffer("batch_log_ratio", torch.zeros(n_batch, n_genes))  # to the gene's mean; 0: not borne out
+        self.register_buffer("stratum_log_ratio", torch.zeros(n_strata, n_genes))
+        # Of the mixed mean at the reference depth, to that of a stratum's counts.
+        self.register_buffer("stratum_log_factor", torch.zeros(n_strata, n_genes))
         self.register_buffer("weight_cluster", torch.zeros(n_genes))
         self.register_buffer("weight_generator", torch.ones(n_genes))
         self.register_buffer("evidence", torch.full((n_genes,), torch.nan))
@@ -45,6 +51,9 @@ class GeneGate(nn.Module):
     def reset(self) -> None:
         """Open the gate, as before its fit."""
         self.fitted.fill_(False)
+        self.batch_log_ratio.zero_()
+        self.stratum_log_ratio.zero_()
+        self.stratum_log_factor.zero_()
         self.weight_cluster.zero_()
         self.weight_generator.fill_(1.0)
         self.evidence.fill_(torch.nan)
@@ -65,12 +74,25 @@ class GeneGate(nn.Module):
         middle = (share < share[:, -1:] / 2).sum(1, keepdim=True)
         return ratio.gather(1, order.gather(1, middle))
 
-    def ratios(self, log_scale: Tensor, responsibilities: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def shift(self, batch: Tensor, strata: Tensor | None = None) -> Tensor | None:
+        """Log-ratio of a gene's mean in the cells' batches and strata (codes, cells) to its mean; None without any."""
+        by_batch = self.batch_log_ratio[batch] if len(self.batch_log_ratio) > 1 else None
+        by_stratum = None if strata is None else self.stratum_log_ratio[strata]
+        if by_batch is None or by_stratum is None:
+            return by_stratum if by_batch is None else by_batch
+        return by_batch + by_stratum
+
+    def ratios(
+        self, log_scale: Tensor, responsibilities: Tensor, theta: Tensor, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Depth correction (cells x 1), and log-ratios of the cluster's and of the generator's mean to the gene's."""
         correction = self.depth_correction(log_scale, theta)
-        return correction, responsibilities @ self.cluster_log_ratio, log_scale - self.log_mean - correction
+        generator = log_scale - self.log_mean - correction
+        return correction, responsibilities @ self.cluster_log_ratio, generator if shift is None else generator - shift
 
-    def forward(self, scale: Tensor, responsibilities: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, scale: Tensor, responsibilities: Tensor, theta: Tensor, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mix the means.
 
         Parameters
@@ -81,14 +103,17 @@ class GeneGate(nn.Module):
             Probability of each cluster, cells x K.
         theta
             Inverse dispersion, genes.
+        shift
+            Of :meth:`shift`.
 
         Returns
         -------
         The mixed mean at the reference depth (counts), cells x genes, free of the cell's depth correction; and the
         factor of that correction, cells x 1, by which the mean at the cell's own depth is larger.
         """
-        correction, cluster, generator = self.ratios(scale.clamp_min(_TINY).log(), responsibilities, theta)
+        correction, cluster, generator = self.ratios(scale.clamp_min(_TINY).log(), responsibilities, theta, shift)
         mixed = self.log_mean + self.weight_cluster * cluster + self.weight_generator * generator
+        mixed = mixed if shift is None else mixed + shift
         return mixed.exp(), correction.exp()
 
 

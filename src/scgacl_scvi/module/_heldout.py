@@ -4,6 +4,8 @@ import torch
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
+from scgacl_scvi._keys import MISSING_GENES
+
 from ._likelihoods import masked_normal_log_likelihood, masked_squared_error
 from ._nonzeros import Nonzeros
 from ._posterior import dropout_probability, heldout_log_density
@@ -53,9 +55,11 @@ def heldout_loss(module: VaDE, tensors: dict[str, Tensor], fraction: float, gene
         else:
             score = -masked_normal_log_likelihood(target, generated["scale"], module.log_theta.exp()).sum()
         return torch.stack([score, hidden.sum().to(score)])
-    rate, zi_logits = generated["rate"], generated["zi_logits"]
+    rate, theta, zi_logits = generated["rate"], generated["theta"], generated["zi_logits"]
     if module.use_size_factor:  # the size factor is that of all molecules; the model saw 1 - fraction of them
         rate = rate * (1 - fraction)
-    p_dropout = None if zi_logits is None else dropout_probability(rate, module.theta, zi_logits)
-    density = heldout_log_density(test, kept, rate, module.theta, fraction / (1 - fraction), p_dropout)
+    if MISSING_GENES in tensors:  # nothing was held out of them: they are predicted to be 0, for certain
+        rate = rate.masked_fill(tensors[MISSING_GENES], 1e-12)
+    p_dropout = None if zi_logits is None else dropout_probability(rate, theta, zi_logits)
+    density = heldout_log_density(test, kept, rate, theta, fraction / (1 - fraction), p_dropout)
     return torch.stack([-density.sum(), test.sum()])

@@ -28,7 +28,7 @@ class SamplingMixin:
             generated = self.generative(**self._get_generative_input(tensors, inferred))
             x = tensors[REGISTRY_KEYS.X_KEY].to(inferred["z"].device)
             log_px = -self.reconstruction_loss(x, inferred["profile"], generated)
-            log_pz = self.prior.distribution().log_prob(inferred["z"])
+            log_pz = self.prior.log_prob(inferred["z"], self.strata(tensors))
             log_weights.append(log_px + log_pz - inferred["qz"].log_prob(inferred["z"]).sum(-1))
         log_ll = torch.logsumexp(torch.stack(log_weights), 0) - np.log(len(log_weights))
         return log_ll.mean().item() if return_mean else log_ll.cpu()

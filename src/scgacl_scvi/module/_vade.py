@@ -12,11 +12,10 @@ from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from scgacl_scvi._keys import HELDOUT_GROUP
-
 from ._clusters import ClassesMixin, KMeansClasses
 from ._dropout_curve import DropoutCurve
 from ._gate import GeneGate
+from ._groups import GroupsMixin
 from ._likelihoods import (
     masked_normal_log_likelihood,
     masked_squared_error,
@@ -30,10 +29,8 @@ from ._sampling import SamplingMixin
 
 Likelihood = Literal["nb", "zinb", "normal"]
 
-_MAX_LOG_THETA = 9.0  # beyond, lgamma(x + theta) - lgamma(theta) has no correct digit in single precision
 
-
-class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
+class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
     """Generator (VaDE) and discriminator of scGACL.
 
     Tensors only: cells x genes of counts (or of lognorm values, see ``input_scale``), codes of labels and batches.
@@ -52,8 +49,12 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         Nodes of each hidden layer of the discriminator.
     n_latent
         Dimensionality of the latent space.
+    n_strata
+        Groups of cells that share neither components of the prior nor pairs of a contrast.
     n_components
-        Largest number of components of the prior.
+        Largest number of components of the prior (in each stratum).
+    dispersion
+        ``"gene"``, or ``"gene-batch"`` for one of each gene in each batch.
     dropout_rate
         Dropout in the encoder's hidden layers.
     hide_rate
@@ -75,6 +76,7 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         n_input: int,
         *,
         n_labels: int = 0,
+        n_strata: int = 1,
         n_batch: int = 1,
         n_cats_per_cov: Sequence[int] | None = None,
         n_continuous_cov: int = 0,
@@ -85,6 +87,7 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         dropout_rate: float = 0.1,
         hide_rate: float = 0.3,
         gene_likelihood: Likelihood = "nb",
+        dispersion: Literal["gene", "gene-batch"] = "gene",
         input_scale: Literal["counts", "lognorm"] = "counts",
         use_size_factor: bool = False,
         preset: Literal["default", "paper"] = "default",
@@ -92,6 +95,7 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         super().__init__()
         self.n_latent = n_latent
         self.n_labels = n_labels
+        self.n_strata = n_strata
         self.n_batch = n_batch
         self.hide_rate = hide_rate
         self.gene_likelihood = gene_likelihood
@@ -117,9 +121,12 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
             **covariates,
         )
         self.discriminator = Discriminator(n_input, n_hidden_discriminator)
-        self.prior = MixturePrior(n_components, n_latent, n_labels)
-        # Logarithm of the inverse dispersion of counts, or of the standard deviation of lognorm values; one a gene.
-        self.log_theta = nn.Parameter(torch.full((n_input,), 1.0 if gene_likelihood != "normal" else 0.0))
+        self.prior = MixturePrior(n_components, n_latent, n_labels, n_strata)
+        # Logarithm of the inverse dispersion of counts, or of the standard deviation of lognorm values; one a gene (of
+        # counts also one a batch and gene).
+        shape = (n_batch, n_input) if dispersion == "gene-batch" else (n_input,)
+        self.log_theta = nn.Parameter(torch.full(shape, 1.0 if gene_likelihood != "normal" else 0.0))
+        self.register_buffer("n_trained_batches", torch.tensor(n_batch))  # fewer than all beside a reference
         self.register_buffer("median_library", torch.tensor(1.0))
         self.register_buffer("gene_seen", torch.ones(n_input, dtype=torch.bool))
         # No unnormalised mean lies far above the largest value of the data: an overshoot of exp() would not come back.
@@ -127,13 +134,13 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         # Of the groups of genes, a cell keeps one from training (its key in a batch says which).
         self.register_buffer("gene_group", torch.zeros(n_input, dtype=torch.uint8))
         # Fitted after training: how far each gene follows the generator, and which zeros hide a count.
-        self.gate = GeneGate(n_components, n_input)
+        self.gate = GeneGate(n_strata * n_components, n_input, n_batch, n_strata)
         self.dropout_curve = DropoutCurve(n_input) if gene_likelihood == "zinb" else None
         # Published classes: k-means, once for the contrast and once more for the dropout rule.
         self.kmeans = KMeansClasses(n_input, n_components) if self.published else None
         self.kmeans_dropout = KMeansClasses(n_input, n_components) if self.published else None
         if gene_likelihood == "normal":
-            n_classes = n_components + (n_labels if self.published else 0)
+            n_classes = n_strata * n_components + (n_labels if self.published else 0)
             self.register_buffer("zero_dropout", torch.zeros(n_classes, n_input))
         if self.published:
             for network in (self.encoder, self.decoder, self.discriminator):
@@ -168,11 +175,6 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
 
     # --- the three calls of scvi-tools -------------------------------------------------------------------------
 
-    @property
-    def theta(self) -> Tensor:
-        """Inverse dispersion of each gene (counts)."""
-        return self.log_theta.clamp(-5.0, _MAX_LOG_THETA).exp()
-
     def _get_inference_input(self, tensors: dict[str, Tensor], **_) -> dict[str, Tensor | None]:
         return {
             "x": tensors[REGISTRY_KEYS.X_KEY],
@@ -182,11 +184,6 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
             "size_factor": tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY) if self.use_size_factor else None,
             "visible": self.visible(tensors),
         }
-
-    def visible(self, tensors: dict[str, Tensor]) -> Tensor | None:
-        """Entries of a batch that training may see, cells x genes; None for all."""
-        group = tensors.get(HELDOUT_GROUP)
-        return None if group is None else self.gene_group.to(group.device) != group
 
     def _get_generative_input(self, tensors: dict[str, Tensor], inference_outputs: dict, **_) -> dict:
         return {
@@ -200,8 +197,8 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
     def library(self, x: Tensor, size_factor: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
         """Library size of each cell (counts), cells x 1; the median library for lognorm input.
 
-        Of a cell that keeps genes from training it is estimated from the others, by their usual share of a library:
-        the sum over all would tell the encoder what was held out.
+        Of a cell that keeps genes from training, or has unmeasured ones, it is estimated from the others, by their
+        usual share of a library: the sum over all would tell the encoder what was held out.
         """
         if size_factor is not None:
             return size_factor * self.median_library
@@ -272,8 +269,8 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         Returns
         -------
         ``scale``: the mean at the reference depth m (counts), or the lognorm mean for ``"normal"``; ``rate``: the mean
-        at the cell's own depth (counts; the same as ``scale`` for ``"normal"``); ``zi_logits`` (``"zinb"``); ``px``:
-        the distribution, as scvi-tools expects it.
+        at the cell's own depth (counts; the same as ``scale`` for ``"normal"``); ``theta``: the inverse dispersion of
+        counts, genes or cells x genes; ``zi_logits`` (``"zinb"``); ``px``: the distribution, as scvi-tools expects it.
         """
         if transform_batch is not None:
             batch_index = torch.full_like(batch_index, transform_batch)
@@ -288,26 +285,30 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         else:
             scale = output.clamp_max(self.max_log_mean).exp()
             rate = scale * (library / self.median_library)
+        theta = self.theta_of(batch_index)
         if not distribution:
-            return {"scale": scale, "rate": rate, "zi_logits": zi_logits}
+            return {"scale": scale, "rate": rate, "theta": theta, "zi_logits": zi_logits}
         frequency = scale / self.median_library
         if zi_logits is None:
-            px = NegativeBinomial(mu=rate, theta=self.theta, scale=frequency)
+            px = NegativeBinomial(mu=rate, theta=theta, scale=frequency)
         else:
-            px = ZeroInflatedNegativeBinomial(mu=rate, theta=self.theta, zi_logits=zi_logits, scale=frequency)
-        return {"scale": scale, "rate": rate, "zi_logits": zi_logits, "px": px}
+            px = ZeroInflatedNegativeBinomial(mu=rate, theta=theta, zi_logits=zi_logits, scale=frequency)
+        return {"scale": scale, "rate": rate, "theta": theta, "zi_logits": zi_logits, "px": px}
 
     def predict(
         self, tensors: dict[str, Tensor], inferred: dict, transform_batch: int | None = None
     ) -> dict[str, Tensor]:
         """As :meth:`generative`, through the gate of each gene: what the getters take for a cell's mean."""
         own = self.generative(**self._get_generative_input(tensors, inferred), transform_batch=transform_batch)
+        strata = self.strata(tensors)
+        of_stratum = 1.0 if strata is None else self.gate.stratum_log_factor[strata].exp()
         if not self.gate.fitted:
-            return own
-        responsibilities = self.prior.responsibilities(inferred["z"], self.labels(tensors))
-        scale, correction = self.gate(own["scale"], responsibilities, self.theta)
+            return own if strata is None else {**own, "scale": own["scale"] * of_stratum}
+        responsibilities = self.responsibilities(inferred["z"], tensors)
+        shift = self.gate_shift(tensors, transform_batch)
+        scale, correction = self.gate(own["scale"], responsibilities, self.theta, shift)
         depth = inferred["library"] / self.median_library
-        return {**own, "scale": scale, "rate": scale * (depth * correction)}
+        return {**own, "scale": scale * of_stratum, "rate": scale * (depth * correction)}
 
     def reconstruction_loss(
         self,
@@ -320,9 +321,9 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         """Negative log-likelihood of each cell's visible entries (or the published squared error)."""
         rate = generated["rate"]
         if self.gene_likelihood == "nb":
-            return -nb_log_likelihood(x, rate, self.theta, visible, nonzeros)
+            return -nb_log_likelihood(x, rate, generated["theta"], visible, nonzeros)
         if self.gene_likelihood == "zinb":
-            return -zinb_log_likelihood(x, rate, self.theta, generated["zi_logits"], visible, nonzeros)
+            return -zinb_log_likelihood(x, rate, generated["theta"], generated["zi_logits"], visible, nonzeros)
         if self.published:
             return masked_squared_error(profile, generated["scale"])
         return -masked_normal_log_likelihood(profile, generated["scale"], self.log_theta.exp())
@@ -340,12 +341,12 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
             if factor and parameter.grad is not None:
                 parameter.grad.add_(distance, alpha=2 * factor)
 
-    def kl(self, inferred: dict, labels: Tensor | None) -> Tensor:
+    def kl(self, inferred: dict, labels: Tensor | None, strata: Tensor | None = None) -> Tensor:
         """KL of each cell's posterior to the prior: a standard normal until the mixture is fitted."""
         qz = inferred["qz"]
         if not self.prior.fitted:
             return self.kl_standard(qz)
-        return self.prior.kl_sampled(qz, inferred["z"]) if self.published else self.prior.kl(qz, labels)
+        return self.prior.kl_sampled(qz, inferred["z"]) if self.published else self.prior.kl(qz, labels, strata)
 
     @staticmethod
     def kl_standard(qz: Normal) -> Tensor:
@@ -356,7 +357,6 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
         self, tensors: dict[str, Tensor], inference_outputs: dict, generative_outputs: dict, kl_weight: float = 1.0
     ) -> LossOutput:
         """Negative ELBO; adversarial and contrastive terms belong to the training plan."""
-        labels = self.labels(tensors)
         reconstruction = self.reconstruction_loss(
             tensors[REGISTRY_KEYS.X_KEY],
             inference_outputs["profile"],
@@ -364,14 +364,10 @@ class VaDE(ClassesMixin, SamplingMixin, BaseModuleClass):
             inference_outputs["visible"],
             inference_outputs["nonzeros"],
         )
-        kl = self.kl(inference_outputs, labels)
+        kl = self.kl(inference_outputs, self.labels(tensors), self.strata(tensors))
         return LossOutput((reconstruction + kl_weight * kl).mean(), reconstruction_loss=reconstruction, kl_local=kl)
 
     # --- pieces for the training plan and the getters ----------------------------------------------------------
-
-    def labels(self, tensors: dict[str, Tensor]) -> Tensor | None:
-        """Label codes of a batch (``n_labels`` = unlabelled), or None without labels."""
-        return tensors[REGISTRY_KEYS.LABELS_KEY].squeeze(-1) if self.n_labels else None
 
     def reconstructed_profile(self, generated: dict[str, Tensor]) -> Tensor:
         """The generator's mean on the lognorm scale."""

@@ -6,9 +6,10 @@ import torch
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from scgacl_scvi._keys import HELDOUT_GROUP
+from scgacl_scvi._keys import HELDOUT_GROUP, MISSING_GENES
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.module._gate import GateSums, counted_share
+from scgacl_scvi.module._gate_groups import GroupSums
 from scgacl_scvi.module._likelihoods import entry_log_prob
 
 MIN_EVIDENCE = 1.0
@@ -31,7 +32,8 @@ def fit_gate(module: VaDE, heldout_batches: Callable[[], Iterable], all_batches:
     For each gene, the log-likelihood of the held-out entries under each mixture of :data:`WEIGHTS`, less that under the
     gene's own mean. Their likelihood ratios averaged over the mixtures are an e-value: at most 1 in expectation if the
     gene's own mean is right, whatever the generator is. Where its logarithm is below :data:`MIN_EVIDENCE` the gene
-    keeps its own mean. Other genes share a distribution of weights, learnt by EM over genes (empirical Bayes), and each
+    keeps its own mean. (With batches its own mean is first that of each batch, where held-out entries prefer that in
+    the same way.) Other genes share a distribution of weights, learnt by EM over genes (empirical Bayes), and each
     gets its posterior mean of the weights.
 
     Parameters
@@ -46,11 +48,16 @@ def fit_gate(module: VaDE, heldout_batches: Callable[[], Iterable], all_batches:
     module.eval()
     gate = module.gate
     gate.fitted.fill_(False)
-    _store_means(module, heldout_batches())
+    sums, supported = gate_sums(module, heldout_batches()), None
+    sums.store(gate)
+    if isinstance(sums, GroupSums):
+        supported = batch_evidence(module, heldout_batches()) >= MIN_EVIDENCE
+        sums.store(gate, supported)
     ratios = torch.zeros(len(WEIGHTS), len(gate.log_mean), dtype=torch.float64, device=module.device)
     for x, own in _passes(module, heldout_batches()):
         ratios += _heldout_log_ratios(module, x, own)
-    _store_means(module, all_batches())
+    sums = gate_sums(module, all_batches())
+    sums.store(gate) if supported is None else sums.store(gate, supported)
     _set_weights(gate, ratios.T)
     gate.fitted.fill_(True)
 
@@ -62,38 +69,76 @@ def _passes(module: VaDE, batches: Iterable):
         inferred = module.encode(**module._get_inference_input(tensors))
         inferred["z"] = inferred["qz"].loc
         own = module.generative(**module._get_generative_input(tensors, inferred))
-        own["responsibilities"] = module.prior.responsibilities(inferred["z"], module.labels(tensors))
+        own["responsibilities"] = module.responsibilities(inferred["z"], tensors)
+        own["batch"], own["shift"] = tensors[REGISTRY_KEYS.BATCH_KEY].squeeze(-1), module.gate_shift(tensors)
         own["log_scale"] = own["scale"].clamp_min(1e-9).log()
         own["depth"] = inferred["library"] / module.median_library
         own["visible"], own["group"] = inferred["visible"], tensors.get(HELDOUT_GROUP)
+        own["measured"] = ~tensors.get(MISSING_GENES, ~module.gene_seen)
         yield tensors[REGISTRY_KEYS.X_KEY], own
 
 
-def _store_means(module: VaDE, batches: Iterable) -> None:
-    """Set the gate's means of genes and clusters to those of the visible entries."""
-    sums = GateSums(module.gate)
+def gate_sums(module: VaDE, batches: Iterable) -> GateSums | GroupSums:
+    """Sums over the visible entries, from which the gate's means follow."""
+    grouped = len(module.gate.batch_log_ratio) > 1 or module.n_strata > 1
+    sums = GroupSums(module.gate) if grouped else GateSums(module.gate)
     for x, own in _passes(module, batches):
         correction = module.gate.depth_correction(own["log_scale"], module.theta)
-        counted = counted_share(x, own["rate"], module.theta, own["zi_logits"], own["visible"])
-        sums.add(x, own["depth"], correction, counted, own["responsibilities"])
-    sums.store(module.gate)
+        counted = counted_share(x, own["rate"], own["theta"], own["zi_logits"], own["visible"])
+        groups = (own["batch"],) if grouped else ()
+        sums.add(x, own["depth"], correction, counted, own["responsibilities"], *groups)
+    return sums
+
+
+def batch_evidence(module: VaDE, batches: Iterable, first: int = 0) -> Tensor:
+    """Nats by which the held-out entries prefer the gene's mean in each batch to its mean over all, genes.
+
+    The ratio of two likelihoods given means that have not seen these entries, so exp of it is an e-value, too. Only
+    batches from number ``first`` on count.
+    """
+    gate = module.gate
+    total = torch.zeros(len(gate.log_mean), dtype=torch.float64, device=module.device)
+    if len(gate.batch_log_ratio) == 1:
+        return total
+    for x, own in _passes(module, batches):
+        log_depth = own["depth"].log() + gate.depth_correction(own["log_scale"], module.theta)
+        of_batch = gate.batch_log_ratio[own["batch"]] * (own["batch"] >= first)[:, None]
+        for at, genes in _heldout_blocks(module, own):
+            theta, zi_logits = _at(own, "theta", at, genes), _at(own, "zi_logits", at, genes)
+            base = (gate.log_mean + log_depth + own["shift"])[at]
+            with_batch = entry_log_prob(x[at], base.exp(), theta, zi_logits)
+            without = entry_log_prob(x[at], (base - of_batch[at]).exp(), theta, zi_logits)
+            total[genes] += ((with_batch - without) * own["measured"].expand_as(x)[at]).sum(0)
+    return total
+
+
+def _heldout_blocks(module: VaDE, own: dict):
+    """Index of each block of cells x genes that is held out in a batch, and its genes."""
+    for group in own["group"].unique():
+        rows = torch.nonzero(own["group"].squeeze(-1) == group)
+        genes = torch.nonzero(module.gene_group == group).squeeze(-1)
+        yield (rows, genes), genes
+
+
+def _at(own: dict, key: str, at: tuple[Tensor, Tensor], genes: Tensor) -> Tensor | None:
+    """Entries of a parameter (genes, cells x genes or None) in a block."""
+    values = own[key]
+    return None if values is None else values[genes] if values.ndim == 1 else values[at]
 
 
 def _heldout_log_ratios(module: VaDE, x: Tensor, own: dict) -> Tensor:
     """Sum over cells of the log-likelihood ratios of the held-out entries, mixtures x genes."""
-    gate, theta = module.gate, module.theta
-    correction, cluster, generator = gate.ratios(own["log_scale"], own["responsibilities"], theta)
-    log_depth = own["depth"].log() + correction
+    gate, shift = module.gate, own["shift"]
+    correction, cluster, generator = gate.ratios(own["log_scale"], own["responsibilities"], module.theta, shift)
+    log_base = gate.log_mean + (own["depth"].log() + correction)
+    log_base = log_base if shift is None else log_base + shift
     total = torch.zeros(len(WEIGHTS), x.shape[1], dtype=torch.float64, device=x.device)
-    for group in own["group"].unique():
-        rows = torch.nonzero(own["group"].squeeze(-1) == group)
-        genes = torch.nonzero(module.gene_group == group).squeeze(-1)
-        at = (rows, genes)  # broadcasts to the block of cells x genes that is held out
-        zi_logits = None if own["zi_logits"] is None else own["zi_logits"][at]
-        base = (gate.log_mean + log_depth)[at]
+    for at, genes in _heldout_blocks(module, own):
+        theta, zi_logits = _at(own, "theta", at, genes), _at(own, "zi_logits", at, genes)
+        base = log_base[at]
         for total_of, (of_cluster, of_generator) in zip(total, WEIGHTS, strict=True):
             rate = (base + of_cluster * cluster[at] + of_generator * generator[at]).exp()
-            total_of[genes] += entry_log_prob(x[at], rate, theta[genes], zi_logits).sum(0)
+            total_of[genes] += entry_log_prob(x[at], rate, theta, zi_logits).sum(0)
     return total - total[0]
 
 

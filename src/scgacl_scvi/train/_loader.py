@@ -16,13 +16,13 @@ from scvi.data import AnnDataManager
 from scvi.dataloaders import DataSplitter
 from torch import Tensor
 
-from scgacl_scvi._keys import FRACTIONAL_ARG, HELDOUT_GROUP
+from scgacl_scvi._keys import FRACTIONAL_ARG, HELDOUT_GROUP, MISSING, MISSING_GENES, STRATUM
 
 from ._phases import Phases
 
 # A converted matrix is kept as long as the manager, for each getter makes a loader.
 _CONVERTED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-_CODES = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY)
+_CODES = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY, STRATUM)
 
 
 def registered_matrix(manager: AnnDataManager):
@@ -118,6 +118,7 @@ class CellLoader:
             for key in adata_manager.data_registry
             if key != REGISTRY_KEYS.X_KEY
         }
+        self.shared = missing_genes(adata_manager)
         if heldout_groups is not None:
             self.columns[HELDOUT_GROUP] = _column(heldout_groups, torch.int64)
 
@@ -140,7 +141,17 @@ class CellLoader:
             block = read_rows(self.x, rows)
             x = torch.from_numpy(np.rint(block) if self.round_rows else block)
             chosen = torch.from_numpy(rows)
-            yield {REGISTRY_KEYS.X_KEY: x, **{key: c.index_select(0, chosen) for key, c in self.columns.items()}}
+            columns = {key: column.index_select(0, chosen) for key, column in self.columns.items()}
+            yield {REGISTRY_KEYS.X_KEY: x, **columns, **self.shared}
+
+
+def missing_genes(manager: AnnDataManager) -> dict[str, Tensor]:
+    """Which genes the data did not measure, 1 x genes, as an entry of a batch; nothing where all were."""
+    var = getattr(manager.adata, "var", None)
+    if var is None or MISSING not in var:
+        return {}
+    missing = np.asarray(var[MISSING], dtype=bool)
+    return {MISSING_GENES: torch.from_numpy(missing)[None]} if missing.any() else {}
 
 
 N_HELDOUT_GROUPS = 10
@@ -154,6 +165,7 @@ def heldout_groups(of: Literal["cells", "genes"], n: int, seed: int) -> np.ndarr
 
 def _column(values, dtype: torch.dtype) -> Tensor:
     values = np.array(values.to_numpy() if hasattr(values, "to_numpy") else values)  # a copy: pandas' may be read-only
+    values = values.astype(np.float64) if values.dtype == object else values  # pandas' nullable numbers
     return torch.as_tensor(values.reshape(len(values), -1), dtype=dtype)
 
 

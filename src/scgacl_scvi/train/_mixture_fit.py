@@ -1,6 +1,6 @@
 """First estimate of the mixture prior from the latent means of the autoencoder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,6 +69,27 @@ def fit_mixture(
         n_clusters = min(bic, key=bic.get)
     fitted = _quiet_fit(mixture(n_clusters), latent)
     return MixtureStart(fitted.means_, fitted.covariances_, fitted.weights_, bic)
+
+
+def fit_mixtures(
+    latent: np.ndarray, strata: np.ndarray | None, n_strata: int, *, labels: np.ndarray | None = None, **settings
+) -> list[MixtureStart]:
+    """Fit one mixture to the cells of each stratum; their weights are shares of all cells.
+
+    A stratum without training cells starts as one component around all of them. Other arguments as
+    :func:`fit_mixture`.
+    """
+    if strata is None:
+        return [fit_mixture(latent, labels=labels, **settings)]
+    starts = []
+    for stratum in range(n_strata):
+        own = strata == stratum
+        if own.sum() < 2:
+            start = MixtureStart(latent.mean(0)[None], latent.var(0)[None] + settings["reg_covar"], np.ones(1), {})
+        else:
+            start = fit_mixture(latent[own], labels=None if labels is None else labels[own], **settings)
+        starts.append(replace(start, weights=start.weights * max(own.mean(), 1 / len(latent))))
+    return starts
 
 
 def _labelled_start(latent, labels, n_labels, k, reg_covar, mixture) -> MixtureStart:

@@ -19,7 +19,7 @@ from scgacl_scvi.module._sparse_linear import is_worth_it
 
 from ._adversarial import adversarial_loss, discriminator_loss, frozen
 from ._losses import EpochLosses
-from ._mixture_fit import MixtureStart, fit_mixture
+from ._mixture_fit import MixtureStart, fit_mixtures
 from ._phases import Phase, Phases
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ class SCGACLTrainingPlan(TrainingPlan):
     dispersion_precision
         Half the precision of a normal prior on each gene's log dispersion, around the mean over genes.
     dispersion_lr_factor
-        Learning rate of the dispersions over that of the networks: a fit is too short for them otherwise.
+        Learning rate of the dispersions, and of the share of wrong labels, over that of the networks: a fit is too
+        short for them otherwise.
     max_grad_norm
         Gradients of the generator are clipped to this norm; None for no clipping.
     heldout_fraction
@@ -139,9 +140,10 @@ class SCGACLTrainingPlan(TrainingPlan):
 
     def configure_optimizers(self):
         """Two Adams: encoder, generator and prior; discriminator."""
-        apart = {*self.module.discriminator.parameters(), self.module.log_theta}
+        single = [self.module.log_theta, self.module.prior.slip_logit]
+        apart = {*self.module.discriminator.parameters(), *single}
         generator = [p for p in self.module.parameters() if p.requires_grad and p not in apart]
-        dispersions = [p for p in [self.module.log_theta] if p.requires_grad]
+        dispersions = [p for p in single if p.requires_grad]
         dispersion = {"params": dispersions, "factor": self.dispersion_lr_factor}
         common = {
             "lr": self.learning_rates[self._phase],
@@ -169,7 +171,7 @@ class SCGACLTrainingPlan(TrainingPlan):
     def _start_prior(self) -> None:
         """Fit the mixture to the latent means of the training cells."""
         self.module.eval()
-        latents, labels = [], []
+        latents, labels, strata = [], [], []
         for batch in self.trainer.datamodule.train_dataloader():
             batch = self.transfer_batch_to_device(
                 self.trainer.datamodule.on_before_batch_transfer(batch, 0), self.device, 0
@@ -177,12 +179,16 @@ class SCGACLTrainingPlan(TrainingPlan):
             latents.append(self.module.encode(**self.module._get_inference_input(batch))["qz"].loc.cpu())
             if self.module.n_labels:
                 labels.append(self.module.labels(batch).cpu())
+            if self.module.n_strata > 1:
+                strata.append(self.module.strata(batch).cpu())
         self.module.train()
         published = self.module.published
         if published:
             self.module.encoder.log_variance.load_state_dict(self.module.encoder.mean.state_dict())
-        self.mixture_start = start = fit_mixture(
+        starts = fit_mixtures(
             torch.cat(latents).numpy(),
+            torch.cat(strata).numpy() if strata else None,
+            self.module.n_strata,
             n_clusters=self.n_clusters,
             # The published mixture is fitted without labels; they enter by the contrast and the dropout rule.
             labels=torch.cat(labels).numpy() if labels and not published else None,
@@ -190,9 +196,16 @@ class SCGACLTrainingPlan(TrainingPlan):
             reg_covar=self.gmm_reg_covar,
             seed=self.seed,
         )
-        self.module.prior.initialise(*(torch.as_tensor(a) for a in (start.means, start.variances, start.weights)))
-        how = "lowest BIC" if start.bic else "as given" if self.n_clusters else "one a label"
-        logger.info(f"Prior: mixture of {len(start.means)} components ({how}).")
+        for stratum, start in enumerate(starts):
+            parameters = (torch.as_tensor(a) for a in (start.means, start.variances, start.weights))
+            self.module.prior.initialise(*parameters, stratum)
+        if labels and not published:
+            codes = [torch.cat(values).to(self.device) if values else None for values in (labels, strata)]
+            self.module.prior.fit_slip(torch.cat(latents).to(self.device), *codes)
+        self.mixture_start = starts[0]
+        how = "lowest BIC" if starts[0].bic else "as given" if self.n_clusters else "one a label"
+        counts = " + ".join(str(len(start.means)) for start in starts)
+        logger.info(f"Prior: mixture of {counts} components ({how}{', in each stratum' if strata else ''}).")
 
     # --- losses ------------------------------------------------------------------------------------------------
 
@@ -234,15 +247,18 @@ class SCGACLTrainingPlan(TrainingPlan):
         fake = self.module.reconstructed_profile({"scale": nonzeros.of(generated["scale"])})
         return nonzeros.of(inferred["profile"]), fake, nonzeros
 
-    def _contrasts(self, real: tuple, fake: tuple, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Cell-level and type-level contrastive loss, from the discriminator's outputs."""
+    def _contrasts(
+        self, real: tuple, fake: tuple, classes: Tensor, strata: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cell-level and type-level contrastive loss, from the discriminator's outputs; within strata only."""
         # A growing random share of the reconstructions joins the type-level contrast: ten steps of .09 from .1.
         steps = 1 + self._epoch_in_phase // max(1, self.phases.joint // 10)
         share = torch.rand(len(classes), device=classes.device) < min(1.0, 0.1 + 0.09 * steps)
-        kinds = torch.cat([real[2], fake[2][share]])
+        kinds, codes = torch.cat([real[2], fake[2][share]]), torch.cat([classes, classes[share]])
+        within = None if strata is None else torch.cat([strata, strata[share]])
         return (
-            nt_xent(real[1], fake[1], self.temperature),
-            sup_con(kinds, torch.cat([classes, classes[share]]), self.temperature, self.base_temperature),
+            nt_xent(real[1], fake[1], self.temperature, strata),
+            sup_con(kinds, codes, self.temperature, self.base_temperature, within),
         )
 
     # --- updates -----------------------------------------------------------------------------------------------
@@ -268,13 +284,13 @@ class SCGACLTrainingPlan(TrainingPlan):
         if not any(weights):
             self._step(elbo.loss, generator, priors=True)
             return (elbo,)
-        classes = self.module.classes(inferred, self.module.labels(batch))
+        classes, strata = self.module.classes(inferred, batch), self.module.strata(batch)
         real, fake, where = self._thin_profiles(inferred, generated)
 
         # Both losses look at one pass through the discriminator; the generator's ends at the reconstructed profile.
         reference, judged, first_layer = self.module.discriminator.judge_both(real, fake, where)
         adversarial = adversarial_loss(judged[0])
-        contrasts = self._contrasts(reference, judged, classes)
+        contrasts = self._contrasts(reference, judged, classes, strata)
         discriminating = discriminator_loss(reference[0], judged[0])
         contrast = weights[1] * contrasts[0] + weights[2] * contrasts[1]
         slope = first_layer.slope(weights[0] * adversarial + contrast)
@@ -302,8 +318,8 @@ class SCGACLTrainingPlan(TrainingPlan):
         if weight_cell or weight_type:
             inferred, generated = self._generate(batch)
             real, fake = self._profiles(inferred, generated)
-            classes = self.module.classes(inferred, self.module.labels(batch))
-            cell, kind = self._contrasts(network(real), network(fake), classes)
+            classes = self.module.classes(inferred, batch)
+            cell, kind = self._contrasts(network(real), network(fake), classes, self.module.strata(batch))
             self._step(weight_cell * cell + weight_type * kind, generator, discriminator)
         return elbo, adversarial, discriminating, cell, kind
 
@@ -334,9 +350,10 @@ class SCGACLTrainingPlan(TrainingPlan):
         if self._phase is Phase.JOINT and any(self.weights):
             real, fake = self._profiles(inferred, generated)
             reference, judged = self.module.discriminator(real), self.module.discriminator(fake)
-            classes = self.module.classes(inferred, self.module.labels(batch))
+            classes = self.module.classes(inferred, batch)
             discriminating = discriminator_loss(reference[0], judged[0])
-            others = (adversarial_loss(judged[0]), discriminating, *self._contrasts(reference, judged, classes))
+            contrasts = self._contrasts(reference, judged, classes, self.module.strata(batch))
+            others = (adversarial_loss(judged[0]), discriminating, *contrasts)
         self._losses.add("validation", elbo, *others)
         generator = torch.Generator(device=self.device).manual_seed(self.seed * 1_000_003 + batch_idx)
         scored = heldout_loss(self.module, batch, self.heldout_fraction, generator)

@@ -1,0 +1,56 @@
+"""What a batch of cells says beside its counts: labels, strata, batches, and entries that are not to be used."""
+
+import torch
+from scvi import REGISTRY_KEYS
+from torch import Tensor
+
+from scgacl_scvi._keys import HELDOUT_GROUP, MISSING_GENES, STRATUM
+
+MAX_LOG_THETA = 9.0  # beyond, lgamma(x + theta) - lgamma(theta) has no correct digit in single precision
+
+
+class GroupsMixin:
+    """Groups of cells of a module, and the parameters that depend on them."""
+
+    def labels(self, tensors: dict[str, Tensor]) -> Tensor | None:
+        """Label codes of a batch (``n_labels`` = unlabelled), or None without labels."""
+        return tensors[REGISTRY_KEYS.LABELS_KEY].squeeze(-1) if self.n_labels else None
+
+    def strata(self, tensors: dict[str, Tensor]) -> Tensor | None:
+        """Stratum codes of a batch, or None without strata."""
+        return tensors[STRATUM].squeeze(-1) if self.n_strata > 1 else None
+
+    def responsibilities(self, z: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        """Probability of each component given z and the cell's label and stratum, cells x K."""
+        return self.prior.responsibilities(z, self.labels(tensors), self.strata(tensors))
+
+    def visible(self, tensors: dict[str, Tensor]) -> Tensor | None:
+        """Entries of a batch that may be seen, cells x genes; None for all.
+
+        Not to be seen is what training keeps back, and what was not measured.
+        """
+        group, missing = tensors.get(HELDOUT_GROUP), tensors.get(MISSING_GENES)
+        kept = None if group is None else self.gene_group.to(group.device) != group
+        if missing is None:
+            return kept
+        measured = (~missing).expand(len(tensors[REGISTRY_KEYS.X_KEY]), -1)
+        return measured if kept is None else kept & measured
+
+    @property
+    def theta(self) -> Tensor:
+        """Inverse dispersion of each gene (counts); with ``"gene-batch"`` the geometric mean over training batches."""
+        log_theta = self.log_theta.clamp(-5.0, MAX_LOG_THETA)
+        return log_theta.exp() if log_theta.ndim == 1 else log_theta[: int(self.n_trained_batches)].mean(0).exp()
+
+    def theta_of(self, batch_index: Tensor) -> Tensor:
+        """Inverse dispersion as cells of these batches have it: genes, or cells x genes with ``"gene-batch"``."""
+        if self.log_theta.ndim == 1:
+            return self.theta
+        return self.log_theta.clamp(-5.0, MAX_LOG_THETA).exp()[batch_index.squeeze(-1)]
+
+    def gate_shift(self, tensors: dict[str, Tensor], transform_batch: int | None = None) -> Tensor | None:
+        """Log-ratio of a gene's mean in the cells' batch and stratum to its mean, cells x genes; None for none."""
+        batch, strata = tensors[REGISTRY_KEYS.BATCH_KEY].squeeze(-1), self.strata(tensors)
+        if transform_batch is not None:
+            batch = torch.full_like(batch, transform_batch)
+        return self.gate.shift(batch, strata)
