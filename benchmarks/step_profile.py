@@ -43,7 +43,7 @@ def fit(counts, likelihood: str, **train):
     return model
 
 
-def profile(n_cells: int, n_genes: int, likelihood: str, epochs: int | None) -> None:
+def profile(n_cells: int, n_genes: int, likelihood: str, epochs: int | None, batch_size: int | None) -> None:
     from _speed.data import simulate
     from _speed.floor import bandwidth, counted_steps, gemm_rate, step_bytes
     from _speed.timers import Timers, timed_training
@@ -51,7 +51,7 @@ def profile(n_cells: int, n_genes: int, likelihood: str, epochs: int | None) -> 
     from scgacl_scvi.model._presets import default_schedule
 
     counts = simulate(n_cells, n_genes)
-    batch = default_schedule(n_cells, likelihood).batch_size
+    batch = batch_size or default_schedule(n_cells, likelihood).batch_size
     flops: dict[str, int] = {}
     with counted_steps(flops):
         once = {"pretrain_epochs": 1, "vade_epochs": 1, "joint_epochs": 1}
@@ -61,7 +61,7 @@ def profile(n_cells: int, n_genes: int, likelihood: str, epochs: int | None) -> 
 
     timers = Timers()
     with timed_training(timers):
-        fit(counts, likelihood, max_epochs=epochs, early_stopping=False)
+        fit(counts, likelihood, max_epochs=epochs, batch_size=batch_size, early_stopping=False)
     steps = {phase: max(1, timers.calls[phase, "step, rest"]) for phase in PHASES}
 
     print(f"\n{n_cells:,} cells x {n_genes:,} genes, batches of {batch}, {likelihood}; CPU ms a step")
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--likelihood", default="nb", choices=["nb", "zinb"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--batch-size", type=int, default=None)
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     import scvi
@@ -103,7 +104,7 @@ def main() -> None:
     print({name: importlib.metadata.version(name) for name in ("scgacl-scvi", "scvi-tools", "torch", "lightning")})
     for size in arguments.sizes:
         n_cells, n_genes = map(int, size.split("x"))
-        profile(n_cells, n_genes, arguments.likelihood, arguments.epochs)
+        profile(n_cells, n_genes, arguments.likelihood, arguments.epochs, arguments.batch_size)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def peak_gemm_rate(n: int, device: str = "cpu", dtype: str = "float32") -> float
     return 2 * n**3 / _best(lambda: torch.mm(a, b), device)
 
 
-def bandwidth(megabytes: int = 256, device: str = "cpu") -> float:
+def bandwidth(megabytes: int = 96, device: str = "cpu") -> float:
     """Bytes a second that a sum of two arrays reads and writes, of arrays that no cache holds."""
     import torch
 

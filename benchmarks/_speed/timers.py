@@ -67,7 +67,6 @@ class Timers:
 @contextmanager
 def timed_training(timers: Timers) -> Iterator[None]:
     """Time the parts of our training inside."""
-    import torch
     from lightning.pytorch.core.optimizer import LightningOptimizer
     from scvi.train import TrainRunner
 
@@ -93,7 +92,7 @@ def timed_training(timers: Timers) -> Iterator[None]:
         (_plan, "discriminator_loss", "adversarial, contrasts"),
         (plan, "_contrasts", "adversarial, contrasts"),
         (plan, "manual_backward", "backward"),
-        (torch.nn.utils, "clip_grad_norm_", "clipping"),
+        (_plan, "clip_gradients", "clipping"),
         (LightningOptimizer, "step", "optimiser"),
         (plan, "training_step", "step, rest"),
         (plan, "validation_step", "validation"),

@@ -12,6 +12,7 @@ from scvi.model.base._archesmixin import _get_loaded_data as loaded_data
 
 __all__ = [
     "batch_codes",
+    "clip_gradients",
     "loaded_data",
     "scvi_seed",
     "torch_threads_kept",
@@ -56,3 +57,15 @@ def torch_threads_kept() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def clip_gradients(parameters: list, max_norm: float) -> None:
+    """Scale gradients to a norm of at most ``max_norm``; on a CPU they are left alone where that is no change."""
+    import torch
+
+    if not hasattr(torch.nn.utils, "get_total_norm"):  # torch below 2.6
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        return
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if norm.device.type != "cpu" or not norm <= max_norm:  # elsewhere to look at it would wait for the device
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)

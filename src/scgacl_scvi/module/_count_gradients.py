@@ -15,9 +15,9 @@ from ._nonzeros import Nonzeros
 EPS = 1e-8
 
 
-def _at(parameter: Tensor, nonzeros: Nonzeros, column: Tensor) -> Tensor:
+def _at(parameter: Tensor, nonzeros: Nonzeros) -> Tensor:
     """Parameter of genes, or of cells x genes, at the non-zeros."""
-    return parameter[column] if parameter.dim() == 1 else nonzeros.of(parameter)
+    return parameter.index_select(0, nonzeros.column) if parameter.dim() == 1 else nonzeros.of(parameter)
 
 
 def _of_theta(total: Tensor, gradient: Tensor, theta: Tensor) -> Tensor:
@@ -30,16 +30,18 @@ def _masked(values: Tensor, visible: Tensor | None) -> Tensor:
 
 
 class NBLogLikelihood(torch.autograd.Function):
-    """Arguments ``x, mu, theta, visible``; see :func:`~scgacl_scvi.module.nb_log_likelihood`."""
+    """Arguments ``nonzeros, mu, theta, visible``; see :func:`~scgacl_scvi.module.nb_log_likelihood`.
+
+    ``nonzeros`` are those that are visible.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mu: Tensor, theta: Tensor, visible: Tensor | None) -> Tensor:
+    def forward(ctx, nonzeros: Nonzeros, mu: Tensor, theta: Tensor, visible: Tensor | None) -> Tensor:
         """Log-likelihood of each cell."""
-        nonzeros = Nonzeros(x)
-        log_ratio = torch.log1p(mu / theta)
+        log_ratio = (mu / theta).log1p_()
         shown = log_ratio if visible is None else log_ratio * visible
         zero = shown @ theta if theta.dim() == 1 else (shown * theta).sum(-1)
-        excess = _masked(_excess(nonzeros, mu, theta), None if visible is None else nonzeros.of(visible))
+        excess = _excess(nonzeros, mu, theta)
         ctx.nonzeros = nonzeros
         ctx.save_for_backward(mu, theta, visible, log_ratio)
         return nonzeros.sum_by_row(excess) - zero
@@ -52,7 +54,7 @@ class NBLogLikelihood(torch.autograd.Function):
         nonzeros, row_gradient = ctx.nonzeros, gradient[:, None]
         share = mu / (mu + theta)
         of_mu = of_theta = None
-        at_mu, at_theta = _excess_gradients(nonzeros, mu, theta, gradient, visible, digamma=ctx.needs_input_grad[2])
+        at_mu, at_theta = _excess_gradients(nonzeros, mu, theta, gradient, digamma=ctx.needs_input_grad[2])
         if ctx.needs_input_grad[2]:
             of_theta = _of_theta(_masked(share - log_ratio, visible), gradient, theta)
             _add_theta(of_theta, nonzeros, at_theta)
@@ -63,22 +65,22 @@ class NBLogLikelihood(torch.autograd.Function):
 
 
 class ZINBLogLikelihood(torch.autograd.Function):
-    """Arguments ``x, mu, theta, zi_logits, visible``; see :func:`~scgacl_scvi.module.zinb_log_likelihood`.
+    """Arguments ``nonzeros, mu, theta, zi_logits, visible``; see :func:`~scgacl_scvi.module.zinb_log_likelihood`.
 
     With d = -theta l - logits, the log-probability of a zero is softplus(d) + logits - softplus(logits).
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor, visible: Tensor | None) -> Tensor:
+    def forward(
+        ctx, nonzeros: Nonzeros, mu: Tensor, theta: Tensor, zi_logits: Tensor, visible: Tensor | None
+    ) -> Tensor:
         """Log-likelihood of each cell."""
-        nonzeros = Nonzeros(x)
-        log_ratio = torch.log1p(mu / theta)
+        log_ratio = (mu / theta).log1p_()
         difference = (-theta * log_ratio).sub_(zi_logits)
         inflation = softplus(difference)
         zero = (inflation + zi_logits).sub_(softplus(zi_logits))
         # At a count above 0 the inflation is no explanation: softplus(d) makes room for d.
         excess = _excess(nonzeros, mu, theta).add_(nonzeros.of(difference)).sub_(nonzeros.of(inflation))
-        excess = _masked(excess, None if visible is None else nonzeros.of(visible))
         ctx.nonzeros = nonzeros
         ctx.save_for_backward(mu, theta, zi_logits, visible, log_ratio, difference)
         return _masked(zero, visible).sum(-1) + nonzeros.sum_by_row(excess)
@@ -89,12 +91,11 @@ class ZINBLogLikelihood(torch.autograd.Function):
         """Gradients of ``mu``, ``theta`` and ``zi_logits``."""
         mu, theta, zi_logits, visible, log_ratio, difference = ctx.saved_tensors
         nonzeros, row_gradient = ctx.nonzeros, gradient[:, None]
-        weight = torch.sigmoid(difference)  # of the negative binomial, for an entry
+        weight = _masked(torch.sigmoid(difference), visible)  # of the negative binomial, for an entry
         weight.view(-1).index_fill_(0, nonzeros.index, 1.0)
-        weight = _masked(weight, visible)
         share = mu / (mu + theta)
         of_mu = of_theta = of_logits = None
-        at_mu, at_theta = _excess_gradients(nonzeros, mu, theta, gradient, visible, digamma=ctx.needs_input_grad[2])
+        at_mu, at_theta = _excess_gradients(nonzeros, mu, theta, gradient, digamma=ctx.needs_input_grad[2])
         if ctx.needs_input_grad[3]:
             of_logits = torch.sigmoid(zi_logits).neg_().add_(1.0)
             of_logits = _masked(of_logits, visible).sub_(weight).mul_(row_gradient)
@@ -110,25 +111,22 @@ class ZINBLogLikelihood(torch.autograd.Function):
 def _excess(nonzeros: Nonzeros, mu: Tensor, theta: Tensor) -> Tensor:
     """What the log-probability of each count above 0 has beyond that of a zero."""
     x, mu = nonzeros.values, nonzeros.of(mu)
-    column = nonzeros.column
-    own = _at(theta, nonzeros, column)
-    base = torch.lgamma(theta)[column] if theta.dim() == 1 else torch.lgamma(own)
+    own = _at(theta, nonzeros)
+    base = _at(torch.lgamma(theta), nonzeros) if theta.dim() == 1 else torch.lgamma(own)
     log_share = torch.log(mu + EPS) - torch.log(own + mu + EPS)
     return torch.lgamma(x + own) - base - torch.lgamma(x + 1) + x * log_share
 
 
-def _excess_gradients(nonzeros: Nonzeros, mu, theta, gradient, visible, *, digamma: bool) -> tuple:
+def _excess_gradients(nonzeros: Nonzeros, mu: Tensor, theta: Tensor, gradient: Tensor, *, digamma: bool) -> tuple:
     """Gradients of :func:`_excess` by mu and (with ``digamma``) by theta, times that of the cell."""
     x, mu = nonzeros.values, nonzeros.of(mu)
-    column = nonzeros.column
-    own = _at(theta, nonzeros, column)
-    scale = gradient[nonzeros.row]
-    scale = scale if visible is None else scale * nonzeros.of(visible)
+    own = _at(theta, nonzeros)
+    scale = gradient.index_select(0, nonzeros.row)
     ratio = x / (own + mu + EPS)
     at_mu = (x / (mu + EPS) - ratio) * scale
     if not digamma:
         return at_mu, None
-    base = torch.digamma(theta)[column] if theta.dim() == 1 else torch.digamma(own)
+    base = _at(torch.digamma(theta), nonzeros) if theta.dim() == 1 else torch.digamma(own)
     return at_mu, (torch.digamma(x + own) - base - ratio) * scale
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from scgacl_scvi._keys import MISSING_GENES
 
 from ._likelihoods import masked_normal_log_likelihood, masked_squared_error
+from ._nonzeros import Nonzeros
 from ._posterior import dropout_probability, heldout_log_density
 from ._vade import VaDE
 
@@ -39,11 +40,14 @@ def heldout_loss(module: VaDE, tensors: dict[str, Tensor], fraction: float, gene
         hidden = (torch.rand(x.shape, generator=generator, device=x.device) < fraction) & (x > 0)
         kept = x * ~hidden
     else:
-        test = torch.binomial(x, torch.full_like(x, fraction), generator=generator)
+        nonzeros = Nonzeros(x)
+        taken = torch.binomial(nonzeros.values, torch.full_like(nonzeros.values, fraction), generator=generator)
+        test = nonzeros.dense(taken)
         kept = x - test
     inputs = module._get_inference_input({**tensors, REGISTRY_KEYS.X_KEY: kept})
     inferred = module.encode(**inputs)
-    generated = module.generative(**module._get_generative_input(tensors, {**inferred, "z": inferred["qz"].loc}))
+    own = module._get_generative_input(tensors, {**inferred, "z": inferred["qz"].loc})
+    generated = module.generative(**own, distribution=False)
     if normal:
         target = torch.where(hidden, module.lognorm(x, module.library(x, inputs["size_factor"])), 0.0)
         if module.published:

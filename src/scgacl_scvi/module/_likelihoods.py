@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._count_gradients import EPS, NBLogLikelihood, ZINBLogLikelihood
+from ._nonzeros import Nonzeros
 
 
 def nb_zero_log_prob(mu: Tensor, theta: Tensor) -> Tensor:
@@ -26,7 +27,9 @@ def _nb_nonzero_excess(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
     return torch.lgamma(x + theta) - torch.lgamma(theta) + x * (torch.log(mu + EPS) - torch.log(theta + mu + EPS))
 
 
-def nb_log_likelihood(x: Tensor, mu: Tensor, theta: Tensor, visible: Tensor | None = None) -> Tensor:
+def nb_log_likelihood(
+    x: Tensor, mu: Tensor, theta: Tensor, visible: Tensor | None = None, nonzeros: Nonzeros | None = None
+) -> Tensor:
     """Negative-binomial log-likelihood of each cell.
 
     Parameters
@@ -39,16 +42,24 @@ def nb_log_likelihood(x: Tensor, mu: Tensor, theta: Tensor, visible: Tensor | No
         Inverse dispersion, genes or cells x genes.
     visible
         Entries that count, cells x genes; None for all.
+    nonzeros
+        Non-zeros of ``x`` that count, where they are known.
 
     Returns
     -------
     Log-likelihood summed over genes, one value a cell.
     """
-    return NBLogLikelihood.apply(x, mu, theta, _as_mask(visible, mu))
+    visible = _as_mask(visible, mu)
+    return NBLogLikelihood.apply(nonzeros or _seen(x, visible), mu, theta, visible)
 
 
 def zinb_log_likelihood(
-    x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor, visible: Tensor | None = None
+    x: Tensor,
+    mu: Tensor,
+    theta: Tensor,
+    zi_logits: Tensor,
+    visible: Tensor | None = None,
+    nonzeros: Nonzeros | None = None,
 ) -> Tensor:
     """Zero-inflated negative-binomial log-likelihood of each cell.
 
@@ -58,14 +69,19 @@ def zinb_log_likelihood(
         As in :func:`nb_log_likelihood`; ``mu`` is the mean *without* dropout.
     zi_logits
         Logits of the dropout probability, cells x genes.
-    visible
-        Entries that count, cells x genes; None for all.
+    visible, nonzeros
+        As in :func:`nb_log_likelihood`.
 
     Returns
     -------
     Log-likelihood summed over genes, one value a cell.
     """
-    return ZINBLogLikelihood.apply(x, mu, theta, zi_logits, _as_mask(visible, mu))
+    visible = _as_mask(visible, mu)
+    return ZINBLogLikelihood.apply(nonzeros or _seen(x, visible), mu, theta, zi_logits.to(mu.dtype), visible)
+
+
+def _seen(x: Tensor, visible: Tensor | None) -> Nonzeros:
+    return Nonzeros(x if visible is None else x * visible)
 
 
 def _as_mask(visible: Tensor | None, like: Tensor) -> Tensor | None:

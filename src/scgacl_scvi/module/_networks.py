@@ -7,6 +7,9 @@ from scvi.nn import FCLayers
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from ._nonzeros import Nonzeros
+from ._sparse_linear import is_worth_it, sparse_linear
+
 
 class Hidden(nn.Module):
     """Hidden layers of given widths; covariates enter each of them.
@@ -56,11 +59,31 @@ class Hidden(nn.Module):
             if isinstance(layer, nn.BatchNorm1d):  # torch's own settings, which the published networks have
                 layer.momentum, layer.eps = 0.1, 1e-5
 
-    def forward(self, x: Tensor, *categories: Tensor, cont: Tensor | None = None) -> Tensor:
-        """Hidden representation, cells x ``widths[-1]``."""
-        for layer in self.layers:
+    def forward(
+        self, x: Tensor, *categories: Tensor, cont: Tensor | None = None, nonzeros: Nonzeros | None = None
+    ) -> Tensor:
+        """Hidden representation, cells x ``widths[-1]``; ``nonzeros`` says where ``x`` may differ from 0."""
+        first, *others = self.layers
+        plain = cont is None and all(n <= 1 for n in first.n_cat_list)
+        if nonzeros is not None and plain and is_worth_it(nonzeros):
+            linear, *rest = self.blocks()[0]
+            x = sparse_linear(nonzeros, [nonzeros.of(x)], linear.weight) + linear.bias
+            for layer in rest:
+                x = layer(x)
+        else:
+            x = first(x, *categories, cont=cont)
+        for layer in others:
             x = layer(x, *categories, cont=cont)
         return x
+
+    def store_by_gene(self) -> None:
+        """Keep the first weight (nodes x genes) gene by gene in memory, as the product with non-zeros reads it."""
+        linear = self.blocks()[0][0]
+        linear.weight = nn.Parameter(linear.weight.detach().t().contiguous().t())
+
+    def blocks(self) -> list[list[nn.Module]]:
+        """What each layer consists of: a linear map, then the others in their order."""
+        return [[part for part in block if part is not None] for layer in self.layers for block in layer.fc_layers]
 
 
 class Encoder(nn.Module):
@@ -78,9 +101,11 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.log_variance.weight)
         nn.init.constant_(self.log_variance.bias, -3.0)
 
-    def forward(self, x: Tensor, *categories: Tensor, cont: Tensor | None = None) -> Normal:
-        """Posterior of z, cells x ``n_latent``."""
-        h = self.hidden(x, *categories, cont=cont)
+    def forward(
+        self, x: Tensor, *categories: Tensor, cont: Tensor | None = None, nonzeros: Nonzeros | None = None
+    ) -> Normal:
+        """Posterior of z, cells x ``n_latent``; ``nonzeros`` says where ``x`` may differ from 0."""
+        h = self.hidden(x, *categories, cont=cont, nonzeros=nonzeros)
         return Normal(self.mean(h), (0.5 * self.log_variance(h).clamp(-10, 5)).exp(), validate_args=False)
 
 
@@ -117,21 +142,30 @@ class Discriminator(nn.Module):
         """Logit of "real", cell-level projection, type-level projection."""
         return self._heads(self.hidden(x))
 
-    def judge_both(self, real: Tensor, fake: Tensor) -> tuple[tuple, tuple, "FirstLayer"]:
-        """:meth:`forward` of real profiles and of as many reconstructed ones (cells x genes) in one pass.
+    def judge_both(
+        self, real: Tensor, fake: Tensor, nonzeros: Nonzeros | None = None
+    ) -> tuple[tuple, tuple, "FirstLayer"]:
+        """:meth:`forward` of real profiles and of as many reconstructed ones in one pass.
 
         Statistics of batch normalisation are those of each kind apart, as in two passes. No gradient reaches the
         profiles; what the reconstructed ones would get is told by the third result.
+
+        Parameters
+        ----------
+        real, fake
+            Cells x genes each, or with ``nonzeros`` their values at these (elsewhere both are 0).
+        nonzeros
+            Non-zeros of the profiles.
         """
-        first, *others = [layer for block in self._blocks() for layer in block if layer is not None]
-        values = h = first(torch.cat([real, fake]).detach())
+        first, *others = [part for block in self.hidden.blocks() for part in block]
+        if nonzeros is None:
+            start = h = first(torch.cat([real, fake]).detach())
+        else:
+            start = h = sparse_linear(nonzeros, [real, fake], first.weight) + first.bias
         for layer in others:
             h = torch.cat([layer(half) for half in h.chunk(2)]) if isinstance(layer, nn.BatchNorm1d) else layer(h)
         outputs = [output.chunk(2) for output in self._heads(h)]
-        return *zip(*outputs, strict=True), FirstLayer(values, first.weight)
-
-    def _blocks(self) -> list[nn.Sequential]:
-        return [block for layer in self.hidden.layers for block in layer.fc_layers]
+        return *zip(*outputs, strict=True), FirstLayer(start, first.weight, nonzeros)
 
     def _heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.real(h).squeeze(-1), self.cell(h), self.kind(h)
@@ -146,15 +180,18 @@ class FirstLayer:
         Its output, real and reconstructed cells x nodes.
     weight
         Its weight, nodes x genes.
+    nonzeros
+        Those of the profiles, if only these were given.
     """
 
-    def __init__(self, values: Tensor, weight: Tensor):
-        self.values, self.weight = values, weight
+    def __init__(self, values: Tensor, weight: Tensor, nonzeros: Nonzeros | None):
+        self.values, self.weight, self.nonzeros = values, weight, nonzeros
 
     def slope(self, loss: Tensor) -> Tensor:
-        """Gradient of a loss by the reconstructed profiles, cells x genes; none by the discriminator's weights."""
+        """Gradient of a loss by the reconstructed profiles, as they were given; none by the weights."""
         [gradient] = torch.autograd.grad(loss, self.values, retain_graph=True)
-        return gradient[len(gradient) // 2 :] @ self.weight.detach()
+        slope = gradient[len(gradient) // 2 :] @ self.weight.detach()
+        return slope if self.nonzeros is None else self.nonzeros.of(slope)
 
 
 def initialise_published(network: nn.Module) -> None:

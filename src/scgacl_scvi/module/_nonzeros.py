@@ -1,5 +1,7 @@
 """The non-zeros of a batch of counts: nine entries in ten are zeros, on which nothing expensive should be spent."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,29 +10,32 @@ from torch import Tensor
 class Nonzeros:
     """Positions of the non-zeros of a batch, by which dense arrays of the same shape are read and filled.
 
+    ``index`` (one row after the other), ``row`` (cell), ``column`` (gene) and ``values`` have one entry for each.
+
     Parameters
     ----------
     x
         Cells x genes.
+    index
+        Positions in ``x`` as one row after the other, where they are known; of each cell in turn.
     """
 
-    def __init__(self, x: Tensor):
+    def __init__(self, x: Tensor, index: Tensor | None = None):
         self.shape = x.shape
-        if x.device.type == "cpu":  # torch's own search takes five times as long
+        if index is not None:
+            self.index = index
+        elif x.device.type == "cpu":  # torch's own search takes five times as long
             self.index = torch.from_numpy(np.flatnonzero(x.detach().numpy() != 0))
         else:
             self.index = torch.nonzero(x.reshape(-1)).squeeze(1)
         self.values = self.of(x)
+        self.row = torch.div(self.index, self.shape[1], rounding_mode="floor")
+        self.column = self.index - self.row * self.shape[1]
 
-    @property
-    def row(self) -> Tensor:
-        """Cell of each non-zero."""
-        return torch.div(self.index, self.shape[1], rounding_mode="floor")
-
-    @property
-    def column(self) -> Tensor:
-        """Gene of each non-zero."""
-        return self.index % self.shape[1]
+    @cached_property
+    def ends(self) -> Tensor:
+        """First non-zero of each cell, and their number."""
+        return torch.searchsorted(self.row, torch.arange(self.shape[0] + 1, device=self.row.device))
 
     def of(self, dense: Tensor) -> Tensor:
         """Entries of another array of the same shape (cells x genes) at the non-zeros."""
@@ -48,9 +53,7 @@ class Nonzeros:
 
     def sum_by_row(self, values: Tensor) -> Tensor:
         """Sum of values over each cell."""
-        cells, genes = self.shape
-        ends = torch.arange(cells + 1, device=self.index.device) * genes
-        return torch.segment_reduce(values, "sum", offsets=torch.searchsorted(self.index, ends))
+        return torch.segment_reduce(values, "sum", offsets=self.ends)
 
     def sum_by_column(self, values: Tensor) -> Tensor:
         """Sum of values over each gene."""

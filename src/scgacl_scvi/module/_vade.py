@@ -145,6 +145,9 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         if self.published:
             for network in (self.encoder, self.decoder, self.discriminator):
                 initialise_published(network)
+        else:
+            for network in (self.encoder, self.discriminator):
+                network.hidden.store_by_gene()
 
     # --- what the data say before training ---------------------------------------------------------------------
 
@@ -223,7 +226,8 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
     ) -> dict[str, Tensor | Normal | None]:
         """Posterior of z, without drawing from it.
 
-        ``profile`` (lognorm, 0 where not visible), ``library`` (counts, cells x 1), ``qz``, ``visible``.
+        ``profile`` (lognorm, 0 where not visible), ``library`` (counts, cells x 1), ``qz``, ``visible``, ``nonzeros``
+        (those that are visible).
         """
         visible = None if visible is None else visible.to(x.dtype)  # faster to multiply by than a bool
         library = self.library(x, size_factor, visible)
@@ -233,8 +237,8 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         profile = shown = nonzeros.dense(values)
         if self.training and self.hide_rate > 0:
             shown = nonzeros.dense(values * (torch.rand_like(values) >= self.hide_rate))
-        qz = self.encoder(shown, *self._categories(batch_index, cat_covs), cont=cont_covs)
-        return {"profile": profile, "library": library, "qz": qz, "visible": visible}
+        qz = self.encoder(shown, *self._categories(batch_index, cat_covs), cont=cont_covs, nonzeros=nonzeros)
+        return {"profile": profile, "library": library, "qz": qz, "visible": visible, "nonzeros": nonzeros}
 
     @auto_move_data
     def inference(self, *args, n_samples: int = 1, **kwargs) -> dict[str, Tensor | Normal]:
@@ -251,8 +255,16 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         cont_covs: Tensor | None = None,
         cat_covs: Tensor | None = None,
         transform_batch: int | None = None,
+        distribution: bool = True,
     ) -> dict[str, Tensor]:
         """Parameters of the likelihood given z.
+
+        Parameters
+        ----------
+        z, library, batch_index, cont_covs, cat_covs, transform_batch
+            As in scvi-tools.
+        distribution
+            Whether to make ``px``.
 
         Returns
         -------
@@ -268,11 +280,15 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
             px = ScviNormal(mean, self.log_theta.exp(), normal_mu=mean, validate_args=False)
             return {"scale": mean, "rate": mean, "px": px}
         if self.gene_likelihood == "nb":
-            scale = torch.softmax(output, -1) * self.median_library
+            frequency = torch.softmax(output, -1)
+            scale, rate = frequency * self.median_library, frequency * library
         else:
             scale = output.clamp_max(self.max_log_mean).exp()
-        rate = scale * (library / self.median_library)
-        frequency, theta = scale / self.median_library, self.theta_of(batch_index)
+            rate = scale * (library / self.median_library)
+        theta = self.theta_of(batch_index)
+        if not distribution:
+            return {"scale": scale, "rate": rate, "theta": theta, "zi_logits": zi_logits}
+        frequency = scale / self.median_library
         if zi_logits is None:
             px = NegativeBinomial(mu=rate, theta=theta, scale=frequency)
         else:
@@ -295,13 +311,19 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         return {**own, "scale": scale * of_stratum, "rate": scale * (depth * correction)}
 
     def reconstruction_loss(
-        self, x: Tensor, profile: Tensor, generated: dict[str, Tensor], visible: Tensor | None = None
+        self,
+        x: Tensor,
+        profile: Tensor,
+        generated: dict[str, Tensor],
+        visible: Tensor | None = None,
+        nonzeros: Nonzeros | None = None,
     ) -> Tensor:
         """Negative log-likelihood of each cell's visible entries (or the published squared error)."""
+        rate = generated["rate"]
         if self.gene_likelihood == "nb":
-            return -nb_log_likelihood(x, generated["rate"], generated["theta"], visible)
+            return -nb_log_likelihood(x, rate, generated["theta"], visible, nonzeros)
         if self.gene_likelihood == "zinb":
-            return -zinb_log_likelihood(x, generated["rate"], generated["theta"], generated["zi_logits"], visible)
+            return -zinb_log_likelihood(x, rate, generated["theta"], generated["zi_logits"], visible, nonzeros)
         if self.published:
             return masked_squared_error(profile, generated["scale"])
         return -masked_normal_log_likelihood(profile, generated["scale"], self.log_theta.exp())
@@ -340,6 +362,7 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
             inference_outputs["profile"],
             generative_outputs,
             inference_outputs["visible"],
+            inference_outputs["nonzeros"],
         )
         kl = self.kl(inference_outputs, self.labels(tensors), self.strata(tensors))
         return LossOutput((reconstruction + kl_weight * kl).mean(), reconstruction_loss=reconstruction, kl_local=kl)

@@ -108,6 +108,7 @@ class CellLoader:
         n = adata_manager.adata.n_obs
         indices = np.arange(n) if indices is None else np.asarray(indices)
         self.indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
+        self.manager = adata_manager
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.merge_single = merge_single
@@ -129,14 +130,15 @@ class CellLoader:
             return max(1, min(batches, n // 2))
         return batches - (self.merge_single and batches > 1 and n % self.batch_size == 1)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def batches(self) -> Iterator[np.ndarray]:
+        """Rows of the cells of each batch of a pass."""
         if self.shuffle:
             order = self.indices[torch.randperm(len(self.indices)).numpy()]
-            batches = np.array_split(order, len(self))
-        else:
-            starts = self.batch_size * np.arange(1, len(self))
-            batches = np.split(self.indices, starts)
-        for rows in batches:
+            return iter(np.array_split(order, len(self)))
+        return iter(np.split(self.indices, self.batch_size * np.arange(1, len(self))))
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for rows in self.batches():
             block = read_rows(self.x, rows)
             x = torch.from_numpy(np.rint(block) if self.round_rows else block)
             chosen = torch.from_numpy(rows)
