@@ -113,13 +113,16 @@ def test_the_posterior_is_calibrated_and_beats_the_mixture(simulated):
     assert roc_auc_score(truth, posterior) > max(0.85, roc_auc_score(truth, mixture) + 0.03)
 
 
-def test_fewer_true_zeros_than_dropouts_are_filled(simulated):
+def test_dropouts_are_filled_higher_than_true_zeros_which_a_threshold_leaves(simulated):
     adata = simulated.adata
     zero = adata.X.toarray() == 0
     mask = adata.layers["dropout_mask"].toarray()
-    filled = simulated.get_imputed_expression(return_numpy=True, layer_key=None) > 0
-    assert filled[zero & mask].mean() > 0.8
-    assert filled[zero & ~mask].mean() < 0.6
+    values = simulated.get_imputed_expression(return_numpy=True, layer_key=None)
+    assert (values[zero & mask] > 0).mean() > 0.95
+    assert values[zero & ~mask].mean() < 0.5 * values[zero & mask].mean()
+    filled = simulated.get_imputed_expression(threshold=0.5, return_numpy=True, layer_key=None) > 0
+    assert filled[zero & mask].mean() > 0.7
+    assert filled[zero & ~mask].mean() < 0.45
 
 
 def test_a_second_training_fits_the_curve_anew():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scvi
 import torch
+from lightning.pytorch import Callback
 from scipy import sparse
 from tests.conftest import make_counts
 from tests.model.test_imputation import fit
@@ -10,38 +11,77 @@ from scgacl_scvi import SCGACL
 from scgacl_scvi.train._loader import heldout_groups
 
 
-@pytest.mark.parametrize(("likelihood", "update"), [("nb", "fused"), ("zinb", "fused"), ("nb", "published")])
-def test_training_is_the_same_to_the_bit_whatever_the_held_out_entries_are(likelihood, update):
-    models = []
-    for change in (0, 50):
-        adata = make_counts(80)
-        SCGACL.setup_anndata(adata, labels_key="cell_type")
-        model = SCGACL(adata, gene_likelihood=likelihood, n_latent=4, n_hidden=16, n_hidden_discriminator=16)
-        if change:  # after the model took library and gene means from the data
-            kept_back = heldout_groups("cells", 80, 0)[:, None] == model.module.gene_group.numpy()
-            kept_back[models[0].validation_indices] = False
-            assert 0.05 < kept_back.mean() < 0.15
-            adata.X = adata.X + change * sparse.csr_matrix(kept_back.astype(np.float32))
-        model.train(pretrain_epochs=2, vade_epochs=2, joint_epochs=2, update=update, enable_progress_bar=False)
-        models.append(model)
-    for (name, one), other in zip(models[0].module.named_parameters(), models[1].module.parameters(), strict=True):
-        assert torch.equal(one, other), name
+def _trained(likelihood: str, joint_epochs: int, change: float = 0.0, apart: np.ndarray | None = None) -> SCGACL:
+    """A short fit; ``change`` is added to the held-out entries of all cells but ``apart``."""
+    adata = make_counts(80)
+    SCGACL.setup_anndata(adata, labels_key="cell_type")
+    model = SCGACL(adata, gene_likelihood=likelihood, n_latent=4, n_hidden=16, n_hidden_discriminator=16)
+    if change:  # after the model took library and gene means from the data
+        kept_back = heldout_groups("cells", 80, 0)[:, None] == model.module.gene_group.numpy()
+        kept_back[apart] = False
+        assert 0.1 < kept_back.mean() < 0.25
+        adata.X = adata.X + change * sparse.csr_matrix(kept_back.astype(np.float32))
+    model.train(pretrain_epochs=2, vade_epochs=2, joint_epochs=joint_epochs, enable_progress_bar=False)
+    return model
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "zinb"])
+def test_before_the_joint_phase_training_is_the_same_to_the_bit_whatever_the_held_out_entries_are(likelihood):
+    one = _trained(likelihood, 0)
+    other = _trained(likelihood, 0, 50.0, one.validation_indices)
+    for (name, value), changed in zip(one.module.named_parameters(), other.module.parameters(), strict=True):
+        assert torch.equal(value, changed), name
     for name in ("train_loss", "heldout_nll_validation"):
-        assert models[0].history[name].equals(models[1].history[name])
-    gates = [model.module.gate for model in models]
-    assert not torch.equal(gates[0].evidence, gates[1].evidence)  # which is what they were kept for
+        assert one.history[name].equals(other.history[name])
+    assert not torch.equal(one.module.gate.evidence, other.module.gate.evidence)  # which is what they were kept for
 
 
-def test_later_trainings_keep_back_what_the_first_did_whatever_their_seed():
+def test_the_joint_phase_sees_all_entries_and_the_choice_of_the_gate_was_made_before():
+    without, short, long = (_trained("nb", joint_epochs) for joint_epochs in (0, 2, 4))
+    for name in ("evidence", "weight_cluster", "weight_generator"):
+        chosen = [getattr(model.module.gate, name) for model in (without, short, long)]
+        assert torch.equal(chosen[0], chosen[1]), name
+        assert torch.equal(chosen[0], chosen[2]), name
+    changed = _trained("nb", 2, 50.0, short.validation_indices)
+    assert changed.history["train_loss"].iloc[:4].equals(short.history["train_loss"].iloc[:4])
+    assert changed.history["train_loss"].iloc[4, 0] > 1.05 * short.history["train_loss"].iloc[4, 0]
+
+
+def test_the_learning_rates_of_the_joint_phase_fall_to_zero():
+    rates = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, plan, *_):
+            rates.append(plan.optimizers()[0].param_groups[0]["lr"])
+
+    fit(
+        make_counts(), model={"gene_likelihood": "nb"}, joint_epochs=3, joint_lr=0.3, batch_size=18, callbacks=[Watch()]
+    )
+    joint = np.array(rates[-9:])
+    np.testing.assert_allclose(joint, 0.3 * (1 - np.arange(9) / 9), rtol=1e-6)
+    assert len(set(rates[:-9])) <= 2
+
+
+def test_later_trainings_keep_what_the_first_one_chose():
     model = fit(make_counts(), model={"gene_likelihood": "nb"})
-    cells, genes = model.trainer.datamodule.heldout_groups, model.module.gene_group.clone()
-    np.testing.assert_array_equal(cells, heldout_groups("cells", 60, 0))
-    np.testing.assert_array_equal(genes, heldout_groups("genes", 30, 0))
+    before = {name: value.clone() for name, value in model.module.gate.named_buffers()}
+    scvi.settings._seed = 7
+    model.train(joint_epochs=1, joint_lr=0.02, enable_progress_bar=False)
+    assert model.seed_ == 7
+    assert model.trainer.datamodule.heldout_groups is None  # nothing is left to judge genes by
+    after = dict(model.module.gate.named_buffers())
+    for name in ("fitted", "evidence", "weight_cluster", "weight_generator"):
+        assert torch.equal(after[name], before[name]), name
+    assert not torch.equal(after["log_mean"], before["log_mean"])  # the generator's depth correction has changed
+
+
+def test_a_training_without_joint_phase_leaves_the_held_out_entries_to_the_next_one():
+    model = fit(make_counts(), model={"gene_likelihood": "nb"}, joint_epochs=0)
+    cells = model.trainer.datamodule.heldout_groups
     scvi.settings._seed = 7
     model.train(joint_epochs=1, enable_progress_bar=False)
-    assert model.seed_ == 7
     np.testing.assert_array_equal(model.trainer.datamodule.heldout_groups, cells)
-    assert torch.equal(model.module.gene_group, genes)
+    assert model.saw_all_entries_
 
 
 def test_only_count_likelihoods_have_a_gate(adata):

@@ -20,7 +20,7 @@ def test_counts_and_filled_shares_are_those_of_the_matrices(models, kind):
     assert (report["n_cells"] == 60).all()
     np.testing.assert_array_equal(report["n_seen"], (counts > 0).sum(0))
     zeros = (counts == 0).sum(0)
-    filled = ((counts == 0) & (probability >= (0.2 if kind == "zinb" else 0.5))).sum(0)
+    filled = ((counts == 0) & (probability >= (0.05 if kind == "zinb" else 0.5))).sum(0)
     expected = np.where(zeros > 0, filled / np.maximum(zeros, 1), np.nan)
     np.testing.assert_allclose(report["share_filled"], expected, atol=1e-6)
 
@@ -55,7 +55,7 @@ def test_evidence_is_that_of_the_gate_which_models_of_lognorm_values_do_not_have
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_default_threshold_is_recorded_and_stores_the_layer(models, kind):
     model = models[kind]
-    default = 0.2 if kind == "zinb" else 0.5
+    default = 0.05 if kind == "zinb" else 0.5
     default_of = {}
     for threshold in (None, default, 0.35):
         adata = model.adata.copy()

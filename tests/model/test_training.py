@@ -54,7 +54,7 @@ def test_training_finds_the_types_without_labels():
     model = fit(
         adata,
         None,
-        {"gene_likelihood": "nb", "n_clusters": 3},
+        {"gene_likelihood": "nb", "n_clusters": 3, "n_hidden": 64},
         pretrain_epochs=12,
         vade_epochs=8,
         batch_size=16,

@@ -236,7 +236,7 @@ def test_a_model_with_dropout_gates_the_same_way():
     assert null_correlation(_denoised(model), model.adata.var["differential"]).false_share < 0.01
 
 
-def test_the_gate_survives_saving_to_the_bit_and_keeps_the_same_entries_back(gated, tmp_path):
+def test_the_gate_survives_saving_to_the_bit_and_so_does_which_entries_were_kept_back(gated, tmp_path):
     gated.save(tmp_path / "model", overwrite=True, save_anndata=False)
     scvi.settings._seed = 5
     loaded = SCGACL.load(tmp_path / "model", adata=gated.adata)
@@ -247,7 +247,5 @@ def test_the_gate_survives_saving_to_the_bit_and_keeps_the_same_entries_back(gat
         assert found[name].numpy().tobytes() == saved[name].numpy().tobytes(), name
     assert found["gate.fitted"]
     np.testing.assert_array_equal(_denoised(loaded), _denoised(gated))
-    loaded.train(joint_epochs=1, enable_progress_bar=False)
-    groups = [model.trainer.datamodule.heldout_groups for model in (gated, loaded)]
-    np.testing.assert_array_equal(*groups)
+    assert loaded.heldout_seed_ == gated.heldout_seed_
     assert torch.equal(loaded.module.gene_group, saved["gene_group"])

@@ -105,7 +105,7 @@ def test_cells_and_genes_and_other_seeds_are_dealt_differently():
     for i, one in enumerate(dealt):
         assert (np.diff(one) != 1).any()  # at random, not in turn
         for other in dealt[:i]:
-            assert (one == other).mean() < 0.25  # .1 by chance
+            assert (one == other).mean() < 0.35  # .2 by chance
 
 
 def _splitter(hold_out: bool) -> CellSplitter:

@@ -16,14 +16,13 @@ class Preset:
         Arguments of :class:`~scgacl_scvi.module.VaDE`.
     plan
         Arguments of :class:`~scgacl_scvi.train.SCGACLTrainingPlan`.
-    train_size, early_stopping, shuffle
+    train_size, shuffle
         Of the fit.
     """
 
     module: dict[str, Any]
     plan: dict[str, Any]
     train_size: float
-    early_stopping: bool
     shuffle: bool
     batch_size: int | None = None
     epochs: tuple[int, int, int] | None = None
@@ -39,7 +38,6 @@ PRESETS = {
         },
         plan={},
         train_size=0.9,
-        early_stopping=True,
         shuffle=True,
     ),
     PAPER: Preset(
@@ -64,9 +62,9 @@ PRESETS = {
             "dispersion_precision": 0.0,
             "dispersion_lr_factor": 1.0,
             "max_grad_norm": None,
+            "anneal_joint": False,
         },
         train_size=1.0,
-        early_stopping=False,
         shuffle=False,
         batch_size=32,
         epochs=(100, 100, 100),
@@ -82,16 +80,17 @@ class Schedule:
     epochs: tuple[int, int, int]
     learning_rates: tuple[float, float, float]
     batch_size: int
+    joint_batch_size: int
 
 
-def default_schedule(n_cells: int, gene_likelihood: str) -> Schedule:
+def default_schedule(n_cells: int) -> Schedule:
     """Schedule of the default preset for the size of the data.
 
     The number of updates, not of epochs, is what learning needs: beyond a few thousand cells epochs fall as their
     number rises, and batches grow.
     """
     batch_size = 64 if n_cells <= 10_000 else 128 if n_cells <= 100_000 else 256
-    shrink = min(1.0, (5000 / n_cells) ** 0.7)
-    epochs = tuple(max(minimum, round(full * shrink)) for full, minimum in ((20, 3), (30, 4), (20, 4)))
-    rate = 2e-3 if gene_likelihood == "zinb" else 1e-3
-    return Schedule(epochs, (2e-3, rate, 3e-4), batch_size)
+    # Below 1,500 cells more epochs, up to twice as many; above 5,000 fewer.
+    share = max(1.0, min(2.0, 1500 / n_cells)) * min(1.0, (5000 / n_cells) ** 0.7)
+    epochs = tuple(max(minimum, round(full * share)) for full, minimum in ((15, 2), (20, 4), (20, 5)))
+    return Schedule(epochs, (2e-3, 2e-3, 3e-3), batch_size, joint_batch_size=max(128, batch_size))

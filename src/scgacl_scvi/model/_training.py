@@ -10,7 +10,7 @@ from scgacl_scvi._compat import use_distributed_sampler, without_lightning_noise
 from scgacl_scvi._keys import HELDOUT
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.train import CellSplitter, EpochLogger, Phase, Phases, RestoreBest, SCGACLTrainingPlan
-from scgacl_scvi.train._gate_fit import fit_gate
+from scgacl_scvi.train._gate_fit import fit_gate, refresh_gate
 from scgacl_scvi.train._query import fit_new_batches, only_new_trainable
 from scgacl_scvi.train._strata_fit import fit_strata
 
@@ -70,19 +70,19 @@ class TrainingMixin:
         accelerator, devices
             As in scvi-tools.
         train_size, validation_size, shuffle_set_split
-            Shares of the cells. Molecules of validation cells (default: a tenth of the cells) are held out to decide
-            when to stop; the paper preset trains on all cells.
+            Shares of the cells. By molecules held out from validation cells (default: a tenth of the cells) the epoch
+            is chosen that the joint phase starts from, and the one of that phase whose weights are kept; the paper
+            preset trains on all cells.
         batch_size
             Cells in a batch.
         early_stopping
-            Stop when held-out molecules have not been predicted better for a while. Default True; False for the paper
-            preset. The weights of the best epoch from the middle of the VaDE phase on are restored whenever there are
-            validation cells.
+            Whether to stop when held-out molecules have not been predicted better for a while in the joint phase. By
+            default it has a fixed length, in which its learning rates fall to 0.
         pretrain_epochs, vade_epochs, joint_epochs
             Epochs of the autoencoder, VaDE and joint phase. When the prior is fitted already (a second call), the first
             two are 0.
         pretrain_lr, vade_lr, joint_lr
-            Learning rates.
+            Learning rates; that of the joint phase falls to 0 in its course (not with the paper preset).
         vade_batch_size, joint_batch_size
             Batch sizes of the first two phases and of the joint one, where they differ from ``batch_size``.
         weight_adversarial, weight_cell_contrastive, weight_type_contrastive
@@ -92,10 +92,11 @@ class TrainingMixin:
         update
             ``"fused"`` or ``"published"`` updates of the joint phase.
         gate_genes
-            Whether a tenth of the entries is kept from training, to find out afterwards for each gene whether cluster
+            Whether a fifth of the entries is kept from the first two phases, to find out for each gene whether cluster
             or generator predict it better than its own mean; where not, its mean is what :meth:`get_imputed_expression`
-            and the other getters take. Without it, imputed values correlate genes that have nothing in common. Default
-            True for count likelihoods, unless an earlier training of the model was without.
+            and the other getters take. The joint phase then trains on all entries. Without it, imputed values correlate
+            genes that have nothing in common. Default True for count likelihoods; a later training of a model keeps
+            what the first one chose.
         plan_kwargs
             Further arguments of :class:`~scgacl_scvi.train.SCGACLTrainingPlan`.
         **trainer_kwargs
@@ -123,7 +124,7 @@ class TrainingMixin:
         if train_size is not None and not 0 < train_size <= 1:
             raise ValueError(f"`train_size={train_size}`; give a share above 0 and at most 1.")
         preset = PRESETS[self.preset]
-        schedule = default_schedule(self.adata.n_obs, self.module.gene_likelihood)
+        schedule = default_schedule(self.adata.n_obs)
         epochs = _epochs(
             preset.epochs or schedule.epochs,
             (pretrain_epochs, vade_epochs, joint_epochs),
@@ -138,9 +139,10 @@ class TrainingMixin:
                 )
                 return
             epochs = _query_epochs(schedule.epochs, max_epochs, vade_epochs, (pretrain_epochs, joint_epochs))
-        batch_size = batch_size or preset.batch_size or schedule.batch_size
-        early_batch = vade_batch_size or batch_size
-        batch_sizes = dict(zip(Phase, (early_batch, early_batch, joint_batch_size or batch_size), strict=True))
+        given_size = batch_size or preset.batch_size
+        early_batch = vade_batch_size or given_size or schedule.batch_size
+        joint_batch = joint_batch_size or given_size or schedule.joint_batch_size
+        batch_sizes = dict(zip(Phase, (early_batch, early_batch, joint_batch), strict=True))
         seed = self.seed_ = current_seed()
         hold_out = bool(self.module.gate.fitted) if of_query else self._holds_out(gate_genes)
         n_before = 0 if self.history is None else len(self.history["train_loss"])
@@ -169,12 +171,26 @@ class TrainingMixin:
             **(plan_kwargs or {}),
             **({"weight_decay": 0.0} if of_query else {}),  # decay would move what is frozen
         }
+        cells = (
+            lambda: splitter.training_cells(held_out=True),
+            lambda: splitter.training_cells(held_out=False),
+        )
+        # After the fit of the prior the posterior's variances settle first; where the curve is flat, an epoch from
+        # before that would cost more on the training cells than it shows on the others.
+        best = RestoreBest(first_epoch=epochs.autoencoder + epochs.vade // 2)
+
+        def before_joint() -> None:
+            best.restore(self.module)
+            if hold_out:
+                fit_gate(self.module, *cells)
+
         plan = self._training_plan_cls(
             self.module,
             pretrain_epochs=epochs.autoencoder,
             vade_epochs=epochs.vade,
             joint_epochs=epochs.joint,
             n_clusters=self.n_clusters or self.module.n_labels or None,
+            before_joint=before_joint,
             seed=seed,
             **{**preset.plan, **{key: value for key, value in given.items() if value is not None}},
         )
@@ -183,9 +199,6 @@ class TrainingMixin:
 
         callbacks = [*trainer_kwargs.pop("callbacks", [])]
         if splitter.n_val:
-            # After the fit of the prior the posterior's variances settle first; where the curve is flat, an epoch from
-            # before that would cost more on the training cells than it shows on the others.
-            best = RestoreBest(first_epoch=epochs.autoencoder + epochs.vade // 2)
             callbacks.append(best)
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         if not (trainer_kwargs.get("log_save_dir") or use_distributed_sampler(trainer_kwargs.get("strategy"))):
@@ -199,15 +212,16 @@ class TrainingMixin:
             devices=devices,
             callbacks=callbacks,
             **{
-                **_early_stopping(early_stopping, preset.early_stopping, splitter.n_val, epochs, trainer_kwargs),
+                **_early_stopping(early_stopping, splitter.n_val, epochs, trainer_kwargs),
                 "log_every_n_steps": max(1, min(10, splitter.n_train // max(batch_sizes.values()))),
-                "reload_dataloaders_every_n_epochs": int(len(set(batch_sizes.values())) > 1),
+                "reload_dataloaders_every_n_epochs": 1,  # the joint phase has other cells and batches
                 **trainer_kwargs,
             },
         )
         if not of_query:
-            self.module.gate.reset()  # its weights are those of the generator before this training
-            self.saw_all_entries_ = not hold_out
+            if hold_out or gate_genes is False:
+                self.module.gate.reset()  # a gate is kept by a later training, which has nothing to judge genes by
+            self.saw_all_entries_ = not hold_out or epochs.joint > 0
         elif self.history is None:
             self.is_trained_ = False  # else scvi-tools would look for the history of a first training
         self.module.train()  # a second call finds it in evaluation mode
@@ -220,21 +234,19 @@ class TrainingMixin:
         if plan.mixture_start is not None:
             self.bic_ = plan.mixture_start.bic
         self.best_epoch_ = best.best_epoch if splitter.n_val else None
-        cells = (
-            lambda: splitter.training_cells(held_out=True),
-            lambda: splitter.training_cells(held_out=False),
-        )
+        self.data_fingerprint_ = data_fingerprint(self.adata_manager)
         if of_query:
             if hold_out:
                 fit_new_batches(self.module, self.reference_categories_[0], *cells)
             return
-        if hold_out:
+        if self.module.gate.fitted:
+            refresh_gate(self.module, cells[1])
+        elif hold_out:
             fit_gate(self.module, *cells)
         if self.module.n_strata > 1 and self.module.gene_likelihood != "normal":
             fit_strata(self.module, cells[1]())
         with seeded(seed):
             self._fit_dropout()
-        self.data_fingerprint_ = data_fingerprint(self.adata_manager)
 
     def _holds_out(self, gate_genes: bool | None) -> bool:
         """Whether to keep entries from training, for the gate of each gene."""
@@ -276,12 +288,11 @@ def _query_epochs(default: tuple[int, int, int], max_epochs: int | None, vade_ep
     return Phases(0, n, 0)
 
 
-def _early_stopping(wanted: bool | None, default: bool, n_val: int, epochs: Phases, trainer_kwargs: dict) -> dict:
+def _early_stopping(wanted: bool | None, n_val: int, epochs: Phases, trainer_kwargs: dict) -> dict:
     """Trainer arguments of early stopping, which begins with the joint phase."""
     if wanted and not n_val:
         raise ValueError("`early_stopping=True` needs validation cells; lower `train_size` or give `validation_size`.")
-    stop = (default if wanted is None else wanted) and n_val > 0 and epochs.joint > 0
-    if not stop or use_distributed_sampler(trainer_kwargs.get("strategy")):
+    if not wanted or not epochs.joint or use_distributed_sampler(trainer_kwargs.get("strategy")):
         return {}
     return {
         "early_stopping": True,

@@ -130,7 +130,7 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
         return _from_lognorm(mean, depth, module, request.scale), p_fill
 
     if request.policy == "impute" and module.dropout_curve is not None:
-        value = _lost_count(module, own, p_fill, request)
+        value = _from_lognorm(_lost_count(module, own, p_fill), depth, module, request.scale)
         if missing is None:
             return value, p_fill
         expression, _ = _estimate(module, tensors, inferred, depth, replace(request, policy="denoise"), batches)
@@ -153,20 +153,15 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
     return _from_lognorm(torch.log1p(estimate), depth, module, request.scale), p_fill
 
 
-def _lost_count(module: VaDE, own: dict, p_hidden: Tensor, request: Request) -> Tensor:
-    """What is filled in where a zero may hide a count that dropout took.
+def _lost_count(module: VaDE, own: dict, p_hidden: Tensor) -> Tensor:
+    """What is filled in where a zero may hide a count that dropout took, on the lognorm scale.
 
-    The value v that minimises ``P (t - v)^2 + c (1 - P) v^2``, with t the lost count on the scale asked for, P the
-    probability that there was one, and c = :data:`TRUE_ZERO_COST`: the mean of t times ``P / (P + c (1 - P))``. On log
-    scales that is the mean of a logarithm whatever the estimand, which speaks of the expression.
+    The value v that minimises ``P (t - v)^2 + c (1 - P) v^2``, with t the lost count (lognorm), P the probability that
+    there was one, and c = :data:`TRUE_ZERO_COST`: the mean of t times ``P / (P + c (1 - P))``. One value on all scales,
+    whatever the estimand, which speaks of the expression.
     """
     weight = p_hidden / (p_hidden + TRUE_ZERO_COST * (1 - p_hidden)).clamp_min(1e-12)
-    curve, median = module.dropout_curve, float(module.median_library)
-    if request.scale == "counts":
-        return weight * curve.hidden_mean(own["rate"])
-    if request.scale == "cp10k":
-        return weight * curve.hidden_mean(own["scale"]) * (CP10K / median)
-    return weight * curve.hidden_log1p(own["scale"], CP10K / median if request.scale == "log1p_cp10k" else 1.0)
+    return weight * module.dropout_curve.hidden_log1p(own["scale"], 1.0)
 
 
 def fill_probability(module: VaDE, tensors: dict[str, Tensor], inferred: dict, own: dict) -> Tensor:

@@ -109,14 +109,11 @@ class DropoutCurve(nn.Module):
         hidden, zero = self._zero(mu, lambda lost, _: lost * SHOWN.to(mu.device))
         return hidden / zero
 
-    def hidden_mean(self, mu: Tensor) -> Tensor:
-        """Mean of the count that was lost where a **zero** hides one (counts, above 0); ``mu`` at any one depth."""
-        value, hidden = self._lost(mu, NODES.to(mu.device))
-        return value / hidden
-
     def hidden_log1p(self, mu: Tensor, factor: float) -> Tensor:
-        """Mean of ``log(1 + factor * count)`` of the count that was lost, likewise."""
-        value, hidden = self._lost(mu, poisson_log1p(factor).to(mu.device))
+        """Mean of ``log(1 + factor * count)`` of the count that was lost where a **zero** hides one (``mu`` alike)."""
+        of_count = poisson_log1p(factor).to(mu.device)
+        value, _ = self._zero(mu, lambda lost, _: lost * of_count)
+        hidden, _ = self._zero(mu, lambda lost, _: lost * SHOWN.to(mu.device))
         return value / hidden
 
     def zero_log1p(self, mu: Tensor, factor: float) -> Tensor:
@@ -145,11 +142,6 @@ class DropoutCurve(nn.Module):
         nodes = NODES.to(mu.device)
         present, zero = self._zero(mu, lambda lost, _: nodes * (1 - lost) * (1 - SHOWN.to(mu.device)))
         return present / zero
-
-    def _lost(self, mu: Tensor, of_count: Tensor) -> tuple[Tensor, Tensor]:
-        """E[f(count); lost] of a function that is 0 at 0, by its Poisson mean at the nodes; P(count > 0, lost)."""
-        hidden, _ = self._zero(mu, lambda lost, _: lost * SHOWN.to(mu.device))
-        return self._zero(mu, lambda lost, _: lost * of_count)[0], hidden
 
     def _zero(self, mu: Tensor, function) -> tuple[Tensor, Tensor]:
         """E[f] and P(zero), up to the same error: both are read from tables.

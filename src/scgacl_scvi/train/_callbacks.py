@@ -1,12 +1,13 @@
 """Callbacks of a fit."""
 
 import lightning.pytorch as pl
+import torch
 
 from scgacl_scvi._keys import HELDOUT
 
 
 class RestoreBest(pl.Callback):
-    """After training, put back the weights of the epoch with the best held-out metric.
+    """Put back the weights of the epoch with the best held-out metric: before the joint phase, and after training.
 
     Only epochs with a fitted prior and from ``first_epoch`` on count: the autoencoder's may look better on held-out
     molecules, but it has no clusters and no posterior. ``best_epoch`` is None where nothing was validated.
@@ -41,8 +42,12 @@ class RestoreBest(pl.Callback):
                 for key, value in state.items():
                     self._state[key].copy_(value)
 
-    def on_train_end(self, trainer: pl.Trainer, plan: pl.LightningModule) -> None:
-        """Restore the best weights."""
+    def restore(self, module: torch.nn.Module) -> None:
+        """Put the best weights so far back."""
         if self._state is not None:
-            plan.module.load_state_dict(self._state)
-            self._state = None
+            module.load_state_dict(self._state)
+
+    def on_train_end(self, trainer: pl.Trainer, plan: pl.LightningModule) -> None:
+        """Restore the best weights of all."""
+        self.restore(plan.module)
+        self._state = None

@@ -45,21 +45,42 @@ def fit_gate(module: VaDE, heldout_batches: Callable[[], Iterable], all_batches:
     all_batches
         Makes one over the same cells with nothing held out.
     """
+    training = module.training
     module.eval()
     gate = module.gate
     gate.fitted.fill_(False)
-    sums, supported = gate_sums(module, heldout_batches()), None
+    sums = gate_sums(module, heldout_batches())
     sums.store(gate)
     if isinstance(sums, GroupSums):
-        supported = batch_evidence(module, heldout_batches()) >= MIN_EVIDENCE
-        sums.store(gate, supported)
+        sums.store(gate, batch_evidence(module, heldout_batches()) >= MIN_EVIDENCE)
     ratios = torch.zeros(len(WEIGHTS), len(gate.log_mean), dtype=torch.float64, device=module.device)
     for x, own in _passes(module, heldout_batches()):
         ratios += _heldout_log_ratios(module, x, own)
-    sums = gate_sums(module, all_batches())
-    sums.store(gate) if supported is None else sums.store(gate, supported)
+    refresh_gate(module, all_batches)
     _set_weights(gate, ratios.T)
     gate.fitted.fill_(True)
+    module.train(training)
+
+
+@torch.no_grad()
+def refresh_gate(module: VaDE, all_batches: Callable[[], Iterable]) -> None:
+    """Set the gate's means of genes, batches and clusters for the module as it is now; what was chosen stays.
+
+    Parameters
+    ----------
+    module
+        The module, trained further since :func:`fit_gate`.
+    all_batches
+        As there.
+    """
+    training = module.training
+    module.eval()
+    gate, sums = module.gate, gate_sums(module, all_batches())
+    if isinstance(sums, GroupSums):
+        sums.store(gate, (gate.batch_log_ratio != 0).any(0))  # a gene that has one mean in all batches has factors of 1
+    else:
+        sums.store(gate)
+    module.train(training)
 
 
 def _passes(module: VaDE, batches: Iterable):

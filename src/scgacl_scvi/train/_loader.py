@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scgacl_scvi._keys import FRACTIONAL_ARG, HELDOUT_GROUP, MISSING, MISSING_GENES, STRATUM
 
-from ._phases import Phases
+from ._phases import Phase, Phases
 
 # A converted matrix is kept as long as the manager, for each getter makes a loader.
 _CONVERTED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -154,8 +154,8 @@ def missing_genes(manager: AnnDataManager) -> dict[str, Tensor]:
     return {MISSING_GENES: torch.from_numpy(missing)[None]} if missing.any() else {}
 
 
-N_HELDOUT_GROUPS = 10
-"""Genes and cells are dealt into as many groups; a cell keeps the genes of its own group from training."""
+N_HELDOUT_GROUPS = 5
+"""Genes and cells are dealt into as many groups; a cell keeps the genes of its own group from the first phases."""
 
 
 def heldout_groups(of: Literal["cells", "genes"], n: int, seed: int) -> np.ndarray:
@@ -183,9 +183,10 @@ class CellSplitter(DataSplitter):
     seed
         Seed of the split.
     hold_out
-        Whether each training cell keeps one of :data:`N_HELDOUT_GROUPS` groups of genes from training.
+        Whether each training cell keeps one of :data:`N_HELDOUT_GROUPS` groups of genes from the phases before the
+        joint one (of a fit without a joint phase: from all of it).
     heldout_seed
-        Seed of these groups: one for the life of a model, so that no later training sees what an earlier one did not.
+        Seed of these groups.
     """
 
     def __init__(
@@ -219,14 +220,15 @@ class CellSplitter(DataSplitter):
             self.train_idx = np.sort(self.train_idx)
 
     def train_dataloader(self) -> CellLoader:
-        """Training cells, in batches of the current phase's size."""
-        loader = self._loader("train", self.train_idx, self.shuffle_cells)
+        """Training cells, in batches of the current phase's size; the joint phase sees all of their entries."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        loader.batch_size = self.batch_sizes[self.phases.at(epoch)[0]]
+        phase = self.phases.at(epoch)[0]
+        loader = self._loader("joint" if phase is Phase.JOINT else "train", self.train_idx, self.shuffle_cells)
+        loader.batch_size = self.batch_sizes[phase]
         return loader
 
     def training_cells(self, *, held_out: bool) -> CellLoader:
-        """Training cells in a fixed order, with or without what they keep from training."""
+        """Training cells in a fixed order, with or without what they keep from the first phases."""
         groups = self.heldout_groups if held_out else None
         return CellLoader(self.adata_manager, np.sort(self.train_idx), 512, heldout_groups=groups)
 
@@ -240,13 +242,13 @@ class CellSplitter(DataSplitter):
 
     def _loader(self, name: str, indices: np.ndarray, shuffle: bool) -> CellLoader:
         if name not in self._loaders:
-            training = name == "train"
+            training = name in ("train", "joint")
             self._loaders[name] = CellLoader(
                 self.adata_manager,
                 np.asarray(indices, int),
                 512,
                 shuffle,
                 merge_single=training,
-                heldout_groups=self.heldout_groups if training else None,
+                heldout_groups=self.heldout_groups if name == "train" else None,
             )
         return self._loaders[name]

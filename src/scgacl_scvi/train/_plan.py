@@ -1,6 +1,7 @@
 """One fit in three phases: autoencoder, VaDE, joint adversarial and contrastive training."""
 
 import logging
+from collections.abc import Callable
 from itertools import chain
 from typing import Literal
 
@@ -70,8 +71,12 @@ class SCGACLTrainingPlan(TrainingPlan):
         short for them otherwise.
     max_grad_norm
         Gradients of the generator are clipped to this norm; None for no clipping.
+    anneal_joint
+        Whether the learning rates of the joint phase fall to 0, step by step.
     heldout_fraction
         Share of the molecules of validation cells that is held out.
+    before_joint
+        Called before the first batch of the joint phase.
     seed
         Seed of the mixture fit and of the held-out molecules.
     """
@@ -86,9 +91,9 @@ class SCGACLTrainingPlan(TrainingPlan):
         pretrain_lr: float = 1e-3,
         vade_lr: float = 1e-3,
         joint_lr: float = 3e-4,
-        weight_adversarial: float = 10.0,
-        weight_cell_contrastive: float = 10.0,
-        weight_type_contrastive: float = 10.0,
+        weight_adversarial: float = 1.0,
+        weight_cell_contrastive: float = 1.0,
+        weight_type_contrastive: float = 1.0,
         temperature: float = 0.9,
         base_temperature: float = 0.7,
         update: Literal["fused", "published"] = "fused",
@@ -105,7 +110,9 @@ class SCGACLTrainingPlan(TrainingPlan):
         dispersion_precision: float = 0.5,
         dispersion_lr_factor: float = 10.0,
         max_grad_norm: float | None = 50.0,
+        anneal_joint: bool = True,
         heldout_fraction: float = 0.1,
+        before_joint: Callable[[], None] | None = None,
         seed: int = 0,
     ):
         super().__init__(module, lr=vade_lr, weight_decay=weight_decay, eps=eps, n_epochs_kl_warmup=None)
@@ -124,7 +131,9 @@ class SCGACLTrainingPlan(TrainingPlan):
         self.loading_precision, self.dispersion_precision = loading_precision, dispersion_precision
         self.dispersion_lr_factor = dispersion_lr_factor
         self.max_grad_norm = max_grad_norm
+        self.anneal_joint = anneal_joint
         self.heldout_fraction = heldout_fraction
+        self.before_joint = before_joint
         self.seed = seed
         self.mixture_start: MixtureStart | None = None
         self._phase, self._epoch_in_phase = self.phases.at(0)
@@ -162,10 +171,17 @@ class SCGACLTrainingPlan(TrainingPlan):
         if self._phase is not Phase.AUTOENCODER and not self.module.prior.fitted:
             self._start_prior()
         if self._epoch_in_phase == 0:
+            if self._phase is Phase.JOINT and self.before_joint is not None:
+                self.before_joint()
             for optimizer in self.optimizers():
                 optimizer.optimizer.state.clear()
-                for group in optimizer.param_groups:
-                    group["lr"] = self.learning_rates[self._phase] * group.get("factor", 1.0)
+            self._set_rates(1.0)
+
+    def _set_rates(self, share: float) -> None:
+        """Set the learning rates to a share of those of the phase."""
+        for optimizer in self.optimizers():
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rates[self._phase] * group.get("factor", 1.0) * share
 
     @torch.no_grad()
     def _start_prior(self) -> None:
@@ -272,6 +288,9 @@ class SCGACLTrainingPlan(TrainingPlan):
             self._step(elbo.loss, generator, priors=True)
             self._losses.add("train", elbo)
             return elbo.loss.detach()
+        if self.anneal_joint:
+            done = self._epoch_in_phase + batch_idx / max(1, self.trainer.num_training_batches)
+            self._set_rates(1 - done / self.phases.joint)
         update = self._fused_update if self.update == "fused" else self._published_update
         elbo, *others = update(batch, generator, discriminator)
         self._losses.add("train", elbo, *others)
