@@ -64,7 +64,7 @@ def test_batches_that_do_not_differ_move_no_gene_and_invent_no_correlation():
     differential = model.adata.var["differential"].to_numpy()
     assert known[~differential].sum() <= 2  # 43 genes, each with a chance of less than exp(-1)
     values = model.get_imputed_expression(policy="denoise", return_numpy=True)
-    assert null_correlation(values, differential).false_share < 0.01
+    assert null_correlation(values, differential).false_share < 0.03
 
 
 def test_transform_batch_moves_what_differs_by_name_by_list_and_not_at_all(shifted):
