@@ -47,7 +47,6 @@ VARIANTS = {
     "without NT-Xent": {"train": {CELL: 0.0}},
     "without SupCon": {"train": {TYPE: 0.0}},
     "without these three": {"train": NONE},
-    "these three at weight 3": {"train": dict.fromkeys(NONE, 3.0)},
     "these three at weight 10": {"train": dict.fromkeys(NONE, 10.0)},
     "one Gaussian as prior": {"model": {"n_clusters": 1}},
     "reconstructions not masked": {"train": {"plan_kwargs": {"mask_reconstruction": False}}},
