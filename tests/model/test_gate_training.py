@@ -84,6 +84,38 @@ def test_a_training_without_joint_phase_leaves_the_held_out_entries_to_the_next_
     assert model.saw_all_entries_
 
 
+def test_a_training_that_breaks_off_before_the_joint_phase_leaves_the_gate_to_the_next_one():
+    class Break(Callback):
+        def on_train_epoch_end(self, trainer, plan):
+            if trainer.current_epoch == 1:
+                raise RuntimeError("lost power")
+
+    adata = make_counts()
+    SCGACL.setup_anndata(adata)
+    model = SCGACL(adata, gene_likelihood="nb", n_latent=4, n_hidden=16, n_hidden_discriminator=16)
+    epochs = {"pretrain_epochs": 2, "vade_epochs": 2, "joint_epochs": 2, "enable_progress_bar": False}
+    with pytest.raises(RuntimeError, match="lost power"):
+        model.train(**epochs, callbacks=[Break()])
+    assert not model.saw_all_entries_
+    model.train(**epochs)
+    assert model.module.gate.fitted
+    assert model.saw_all_entries_
+
+
+@pytest.mark.parametrize("epochs", [{"max_epochs": 3}, {"vade_epochs": 0}])
+def test_the_prior_never_sees_what_is_kept_for_the_gate(epochs):
+    found = []
+    for change in (0.0, 50.0):
+        adata = make_counts(80)
+        SCGACL.setup_anndata(adata)
+        model = SCGACL(adata, gene_likelihood="nb", n_latent=4, n_hidden=16, n_hidden_discriminator=16)
+        kept_back = heldout_groups("cells", 80, 0)[:, None] == model.module.gene_group.numpy()
+        adata.X = adata.X + change * sparse.csr_matrix(kept_back.astype(np.float32))
+        model.train(**{"pretrain_epochs": 2, "joint_epochs": 1} | epochs if "vade_epochs" in epochs else epochs)
+        found.append(model.bic_)
+    assert found[0] == found[1]
+
+
 def test_only_count_likelihoods_have_a_gate(adata):
     for model in ({"gene_likelihood": "normal"}, {"preset": "paper"}):
         with pytest.raises(ValueError, match="gate_genes"):

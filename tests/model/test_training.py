@@ -174,6 +174,7 @@ def test_early_stopping_waits_for_the_joint_phase():
         early_stopping=True,
     )
     assert 4 < len(model.history["train_loss"]) < 40
+    assert model.phases_["joint"] == (4, len(model.history["train_loss"]))
 
 
 def test_a_second_call_goes_on_with_the_joint_phase():

@@ -183,6 +183,7 @@ class TrainingMixin:
             best.restore(self.module)
             if hold_out:
                 fit_gate(self.module, *cells)
+                self.saw_all_entries_ = True  # from here on; a training that broke off earlier leaves them to the next
 
         plan = self._training_plan_cls(
             self.module,
@@ -222,14 +223,19 @@ class TrainingMixin:
         if not of_query:
             if hold_out or gate_genes is False:
                 self.module.gate.reset()  # a gate is kept by a later training, which has nothing to judge genes by
-            self.saw_all_entries_ = not hold_out or epochs.joint > 0
+            self.saw_all_entries_ |= not hold_out
         elif self.history is None:
             self.is_trained_ = False  # else scvi-tools would look for the history of a first training
         self.module.train()  # a second call finds it in evaluation mode
         frozen = only_new_trainable(self.module, self.reference_categories_) if of_query else nullcontext()
         with frozen, seeded(seed), flushed_denormals(), without_lightning_noise():
             runner()
-        new = {phase: (first + n_before, last + n_before) for phase, (first, last) in epochs.ranges().items()}
+        n = len(self.history["train_loss"])  # fewer than asked for where training was stopped early
+        new = {
+            phase: (first + n_before, min(last + n_before, n))
+            for phase, (first, last) in epochs.ranges().items()
+            if first + n_before < n
+        }
         old = getattr(self, "phases_", {})
         self.phases_ = {phase: (old.get(phase, span)[0], span[1]) for phase, span in (old | new).items()}
         if plan.mixture_start is not None:
@@ -259,7 +265,12 @@ class TrainingMixin:
                 "by. Make a new model, and train it with the gate from the start."
             )
         if gate_genes is None:
-            return self.module.gene_likelihood != "normal" and not self.saw_all_entries_
+            gate_genes = self.module.gene_likelihood != "normal" and not self.saw_all_entries_
+            if self.saw_all_entries_ and self.module.gene_likelihood != "normal" and not self.module.gate.fitted:
+                logger.warning(
+                    "An earlier training of this model saw all entries and left no gate: every gene follows the "
+                    "generator, and imputed values invent correlation. Make a new model to have it."
+                )
         return gate_genes
 
 
@@ -268,12 +279,15 @@ def _epochs(default: tuple[int, int, int], given: tuple, max_epochs: int | None,
     if fitted:
         default = (0, 0, default[2])
     if max_epochs is None:
-        return Phases(*(d if g is None else g for d, g in zip(default, given, strict=True)))
+        phases = Phases(*(d if g is None else g for d, g in zip(default, given, strict=True)))
+        if not phases.total:
+            raise ValueError("All phases have 0 epochs; give at least one of them an epoch.")
+        return phases
     if any(g is not None for g in given):
         raise ValueError("Give either `max_epochs` or epochs of single phases (`pretrain_epochs`, ...), not both.")
     if max_epochs < 1:
         raise ValueError(f"`max_epochs={max_epochs}`; give at least 1.")
-    shares = [d * max_epochs // max(1, sum(default)) for d in default]
+    shares = [max(int(max_epochs >= 3 and d > 0), d * max_epochs // max(1, sum(default))) for d in default]
     return Phases(shares[0], shares[1], max_epochs - shares[0] - shares[1])
 
 

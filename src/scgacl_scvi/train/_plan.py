@@ -187,9 +187,11 @@ class SCGACLTrainingPlan(TrainingPlan):
     def _start_prior(self) -> None:
         """Fit the mixture to the latent means of the training cells."""
         data = self.trainer.datamodule
+        # Without a phase before it, the joint one would show what is kept back for the gate.
+        joint = self._phase is Phase.JOINT
+        loader = data.training_cells(held_out=True) if joint else data.train_dataloader()
         batches = (
-            self.transfer_batch_to_device(data.on_before_batch_transfer(batch, 0), self.device, 0)
-            for batch in data.train_dataloader()
+            self.transfer_batch_to_device(data.on_before_batch_transfer(batch, 0), self.device, 0) for batch in loader
         )
         settings = {"n_clusters": self.n_clusters, "reg_covar": self.gmm_reg_covar, "seed": self.seed}
         self.mixture_start = start_prior(self.module, batches, **settings)
