@@ -27,10 +27,10 @@ PATH_POSITION: Final = "path_position"
 """Column of ``adata.obs`` with the position (0 to 1) along a simulated path."""
 
 HELDOUT: Final = "heldout_nll"
-"""Metric that decides when to stop; logged as ``heldout_nll_validation`` in nats per held-out molecule."""
+"""Metric that decides which epoch is kept; logged as ``heldout_nll_validation`` in nats per held-out molecule."""
 
 HELDOUT_GROUP: Final = "heldout_group"
-"""Entry of a training batch: the group of genes that the cell keeps from training, cells x 1."""
+"""Entry of a training batch: the group of genes that the cell keeps from the first phases, cells x 1."""
 
 STRATUM: Final = "stratum"
 """Entry of a batch and of the registry: the group of cells that borrows from no other, cells x 1."""

@@ -70,6 +70,8 @@ class ImputationMixin:
             Genes; None for all.
         policy
             ``"impute"`` (the paper's output): observed entries kept, zeros judged dropouts filled, other zeros 0.
+            With ``"zinb"`` the value filled in is what the lost count probably was, drawn towards 0 by the probability
+            that there was none (whatever the estimand); else the posterior mean.
             ``"denoise"``: the posterior mean everywhere.
         scale
             ``"lognorm"``: log1p(counts / library x m), m being the median library of the training cells; ``"cp10k"``:

@@ -9,7 +9,7 @@ from ._checks import check_has_data
 from ._fingerprint import data_fingerprint
 
 NO_DATAMODULE = (
-    "SCGACL does not take a datamodule. Each cell keeps a tenth of its entries from all of training, and the prior, "
+    "SCGACL does not take a datamodule. Each cell keeps a fifth of its entries from the first phases, and the prior, "
     "the gate of each gene and the dropout curve are fitted to the same cells again: this needs cells by number, and "
     "a datamodule only streams them. Data that do not fit into memory can be registered backed: "
     "`anndata.read_h5ad(path, backed='r')`."

@@ -1,4 +1,4 @@
-"""A gate for each gene: how much of what the generator says of it stands up to counts that training did not see.
+"""A gate for each gene: how much of what the generator says of it stands up to counts that it had not seen.
 
 A generator explains part of the noise by its latent space, and its means then correlate genes that have nothing in
 common. The gate mixes three means of rising complexity, on the log scale: the gene's own, that of the cell's cluster,
@@ -20,8 +20,8 @@ _DEPTH_GENES = 500
 class GeneGate(nn.Module):
     """Means of genes and clusters, and the weights by which they mix with the generator's mean.
 
-    Everything is a buffer, fitted after training (:func:`~scgacl_scvi.train._gate_fit.fit_gate`); until then, or where
-    it was not asked for, the gate is open.
+    Everything is a buffer: weights are chosen before the joint phase (:func:`~scgacl_scvi.train._gate_fit.fit_gate`),
+    means are taken anew after it. Until then, or where it was not asked for, the gate is open.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The metric that decides when to stop: how well held-out molecules are predicted, in every phase alike."""
+"""The metric that decides which epoch is kept: how well held-out molecules are predicted, in every phase alike."""
 
 import torch
 from scvi import REGISTRY_KEYS

@@ -1,4 +1,4 @@
-"""Fit of the gate of each gene, on entries that training did not see."""
+"""Fit of the gate of each gene, on entries that training did not see so far."""
 
 from collections.abc import Callable, Iterable
 
@@ -14,7 +14,7 @@ from scgacl_scvi.module._likelihoods import entry_log_prob
 
 MIN_EVIDENCE = 1.5
 """Nats by which held-out counts have to prefer the richer means. Under a gene's own mean, the chance of so much is at
-most exp(-1.5) by Markov's inequality; it was 0 to 1.3 % in simulations, and 2 to 5 % with a limit of 1 nat."""
+most exp(-1.5) by Markov's inequality; in simulations it was 0 to 3 %, and 2 to 5 % with a limit of 1 nat."""
 
 # Log-ratio of the mixed mean to the gene's: a x cluster + b x (generator - cluster), or b x generator for a = 0. The
 # generator in full is the end of both lines, and counts twice in the average.
