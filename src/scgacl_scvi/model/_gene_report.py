@@ -51,8 +51,8 @@ class GeneReportMixin:
         (``attrs["heldout_cells"]`` says ``"validation"``; ``"training"`` where there are none, as with
         ``preset="paper"``: such gains flatter). The posterior mean given the rest is compared with the rest's library x
         gene mean, dropout being part of both: what was lost stays lost in both parts of a split.
-        ``evidence`` is what the gate of the gene decided by: how much entries that the first phases never saw prefer cluster
-        or generator to the gene's mean.
+        ``evidence`` is what the gate of the gene decided by: how much entries that the first phases never saw prefer
+        cluster or generator to the gene's mean.
 
         Parameters
         ----------
