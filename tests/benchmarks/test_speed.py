@@ -92,7 +92,7 @@ def test_without_a_gpu_the_benchmark_says_so_and_measures_nothing(monkeypatch, c
 
 @pytest.mark.filterwarnings("ignore")  # scVI's own, of few batches
 def test_every_part_of_the_gpu_benchmark_runs_on_small_data(monkeypatch, capsys, tmp_path):
-    sizes = ["--cells", "120", "--genes", "30", "--epochs", "3", "--batch-size", "32", "--folder", str(tmp_path)]
+    sizes = ["--cells", "120", "--genes", "30", "--epochs", "9", "--batch-size", "32", "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", *sizes, "--precision", "bf16-mixed"])
     assert gpu.main() == 0
     shown = capsys.readouterr().out

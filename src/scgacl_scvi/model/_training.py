@@ -230,7 +230,8 @@ class TrainingMixin:
         frozen = only_new_trainable(self.module, self.reference_categories_) if of_query else nullcontext()
         with frozen, seeded(seed), flushed_denormals(), without_lightning_noise():
             runner()
-        n = len(self.history["train_loss"])  # fewer than asked for where training was stopped early
+        # Fewer than asked for where training was stopped early; all, as far as is known, where nothing was logged.
+        n = len((self.history or {}).get("train_loss", range(n_before + epochs.total)))
         new = {
             phase: (first + n_before, min(last + n_before, n))
             for phase, (first, last) in epochs.ranges().items()
