@@ -126,6 +126,8 @@ COVERED = ("scmix_sc_celseq2_5cl", "pbmc3k", "paul15")
 
 
 def coverage(folder: str | None, seeds: list[int]) -> None:
+    from heldout import variable_counts
+
     from scgacl_scvi.evaluate import coverage as share_inside
     from scgacl_scvi.evaluate import randomised_pit
 
@@ -137,8 +139,9 @@ def coverage(folder: str | None, seeds: list[int]) -> None:
     }
     for name in (*simulated, *(COVERED if folder else ())):
         for seed in seeds:
-            adata = simulated[name]() if name in simulated else variable(os.path.join(folder, f"{name}.h5ad"))
-            seen, kept = datasets.thin(sparse.csr_matrix(adata.X), 0.5, seed)
+            path = os.path.join(folder or "", f"{name}.h5ad")
+            counts = simulated[name]().X if name in simulated else variable_counts(path, 1000)
+            seen, kept = datasets.thin(sparse.csr_matrix(counts), 0.5, seed)
             genes, cells = np.ravel(seen.sum(0)) > 0, np.ravel(seen.sum(1)) > 0
             seen, kept = seen[cells][:, genes], kept[cells][:, genes]
             scvi.settings._seed = seed
@@ -156,16 +159,6 @@ def coverage(folder: str | None, seeds: list[int]) -> None:
             pit = randomised_pit(kept, draws(), seed)
             print(f"{name}, seed {seed}: {half.n_obs} x {half.n_vars}, {model.module.gene_likelihood}, ", end="")
             print(f"{share_inside(pit):.3f} of the 90 % intervals cover", flush=True)
-
-
-def variable(path: str, n_cells: int = 1500, n_genes: int = 1000) -> anndata.AnnData:
-    """At most 1,500 cells and the 1,000 genes of the largest variance of log counts."""
-    adata = anndata.read_h5ad(path)
-    if adata.n_obs > n_cells:
-        adata = adata[np.sort(np.random.RandomState(0).choice(adata.n_obs, n_cells, replace=False))].copy()
-    logs = sparse.csc_matrix(adata.X).log1p()
-    spread = np.ravel(logs.multiply(logs).mean(0)) - np.square(np.ravel(logs.mean(0)))
-    return adata[:, np.sort(np.argsort(spread)[-n_genes:])].copy()
 
 
 def main() -> None:

@@ -66,6 +66,19 @@ def test_mean_variance_and_log_behind_a_zero_are_those_of_the_posterior(mean, th
     assert curve.zero_log1p(mu, 1.0).item() == pytest.approx(log, rel=0.03, abs=1e-3)
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.floats(0.05, 50.0), thetas, intercepts, slopes)
+def test_the_lost_count_is_that_of_a_poisson_given_that_there_was_one_and_it_was_lost(mean, theta, a, b):
+    counts = np.arange(1, 1500)
+    hidden = expect(lambda g: shown(g) * lost(g, a, b), theta, mean)
+    if hidden < 1e-3:
+        return
+    of_count = expect(lambda g: lost(g, a, b) * np.sum(stats.poisson.pmf(counts, g) * np.log1p(counts)), theta, mean)
+    ours = curve_of(a, b, theta).hidden_log1p(torch.tensor([[mean]])).item()
+    assert ours == pytest.approx(of_count / hidden, rel=0.03)
+    assert ours >= np.log(2) - 1e-3  # a count that was there is at least 1
+
+
 def test_without_dropout_no_zero_hides_a_count_and_the_mean_is_the_shrunk_one():
     curve, mu = curve_of(-30.0, 0.0, 2.0), torch.tensor([[0.3, 1.0, 6.0]])
     assert (curve.hidden_probability(mu) < 1e-6).all()

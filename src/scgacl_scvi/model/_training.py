@@ -216,7 +216,7 @@ class TrainingMixin:
             **{
                 **_early_stopping(early_stopping, splitter.n_val, epochs, trainer_kwargs),
                 "log_every_n_steps": max(1, min(10, splitter.n_train // max(batch_sizes.values()))),
-                "reload_dataloaders_every_n_epochs": 1,  # the joint phase has other cells and batches
+                "reload_dataloaders_every_n_epochs": 1,  # the joint phase sees other entries, in other batches
                 **trainer_kwargs,
             },
         )

@@ -161,7 +161,7 @@ def _lost_count(module: VaDE, own: dict, p_hidden: Tensor) -> Tensor:
     whatever the estimand, which speaks of the expression.
     """
     weight = p_hidden / (p_hidden + TRUE_ZERO_COST * (1 - p_hidden)).clamp_min(1e-12)
-    return weight * module.dropout_curve.hidden_log1p(own["scale"], 1.0)
+    return weight * module.dropout_curve.hidden_log1p(own["scale"])
 
 
 def fill_probability(module: VaDE, tensors: dict[str, Tensor], inferred: dict, own: dict) -> Tensor:

@@ -59,13 +59,13 @@ def look_up(values: Tensor, log_mean: Tensor, log_shape: Tensor) -> Tensor:
     return torch.lerp(lower, upper, row - i)
 
 
-@lru_cache(maxsize=8)
-def poisson_log1p(factor: float) -> Tensor:
-    """Mean of ``log(1 + factor * count)`` of a Poisson count at each node; of the mean where that is large."""
+@lru_cache(maxsize=1)
+def poisson_log1p() -> Tensor:
+    """Mean of ``log(1 + count)`` of a Poisson count at each node; the log1p of its mean where that is large."""
     means, counts = NODES.double()[:, None], torch.arange(1.0, 600.0, dtype=torch.float64)
     probability = (torch.xlogy(counts, means) - means - torch.lgamma(counts + 1)).exp()
-    exact = (probability * torch.log1p(factor * counts)).sum(1)
-    return torch.where(NODES < 300, exact.float(), torch.log1p(factor * NODES))
+    exact = (probability * torch.log1p(counts)).sum(1)
+    return torch.where(NODES < 300, exact.float(), torch.log1p(NODES))
 
 
 class DropoutCurve(nn.Module):
@@ -106,33 +106,28 @@ class DropoutCurve(nn.Module):
         mu
             The generator's mean at the cell's own depth (counts), cells x genes.
         """
-        hidden, zero = self._zero(mu, lambda lost, _: lost * SHOWN.to(mu.device))
-        return hidden / zero
+        return self._expect(mu, _hides_a_count) / self._expect(mu, _is_zero)
 
-    def hidden_log1p(self, mu: Tensor, factor: float) -> Tensor:
-        """Mean of ``log(1 + factor * count)`` of the count that was lost where a **zero** hides one (``mu`` alike)."""
-        of_count = poisson_log1p(factor).to(mu.device)
-        value, _ = self._zero(mu, lambda lost, _: lost * of_count)
-        hidden, _ = self._zero(mu, lambda lost, _: lost * SHOWN.to(mu.device))
-        return value / hidden
+    def hidden_log1p(self, mu: Tensor) -> Tensor:
+        """Mean of ``log(1 + count)`` of the count that was lost where a **zero** hides one; ``mu`` at any depth."""
+        of_count = poisson_log1p().to(mu.device)
+        return self._expect(mu, lambda lost, _: lost * of_count) / self._expect(mu, _hides_a_count)
 
     def zero_log1p(self, mu: Tensor, factor: float) -> Tensor:
         """Mean of ``log(1 + factor * lambda)`` behind a **zero**; ``mu`` as above, at any one depth."""
-        value, zero = self._zero(mu, lambda _, zero: torch.log1p(factor * NODES.to(mu.device)) * zero)
-        return value / zero
+        value = self._expect(mu, lambda _, zero: torch.log1p(factor * NODES.to(mu.device)) * zero)
+        return value / self._expect(mu, _is_zero)
 
     def zero_mean(self, mu: Tensor) -> Tensor:
         """Mean of lambda behind a **zero** (counts); ``mu`` as above, at any one depth."""
-        first, zero = self._zero(mu, lambda _, zero: NODES.to(mu.device) * zero)
-        return first / zero
+        return self._expect(mu, lambda _, zero: NODES.to(mu.device) * zero) / self._expect(mu, _is_zero)
 
     def zero_moments(self, mu: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of lambda behind a **zero** (counts, and their square)."""
-        nodes = NODES.to(mu.device)
-        first, zero = self._zero(mu, lambda _, zero: nodes * zero)
-        second, _ = self._zero(mu, lambda _, zero: nodes.square() * zero)
-        mean = first / zero
-        return mean, (second / zero - mean.square()).clamp_min(0.0)
+        nodes, zero = NODES.to(mu.device), self._expect(mu, _is_zero)
+        mean = self._expect(mu, lambda _, zero: nodes * zero) / zero
+        second = self._expect(mu, lambda _, zero: nodes.square() * zero) / zero
+        return mean, (second - mean.square()).clamp_min(0.0)
 
     def zero_present_mean(self, mu: Tensor) -> Tensor:
         """Mean of lambda behind a **zero** where it was not lost to dropout, else 0 (counts).
@@ -140,23 +135,28 @@ class DropoutCurve(nn.Module):
         Expected counts, once more, of a library in which what was lost stays lost.
         """
         nodes = NODES.to(mu.device)
-        present, zero = self._zero(mu, lambda lost, _: nodes * (1 - lost) * (1 - SHOWN.to(mu.device)))
-        return present / zero
+        present = self._expect(mu, lambda lost, _: nodes * (1 - lost) * (1 - SHOWN.to(mu.device)))
+        return present / self._expect(mu, _is_zero)
 
-    def _zero(self, mu: Tensor, function) -> tuple[Tensor, Tensor]:
-        """E[f] and P(zero), up to the same error: both are read from tables.
+    def _expect(self, mu: Tensor, function) -> Tensor:
+        """E[f], read from a table; ratios of two such have the tables' error in common.
 
         ``f`` is given at the nodes the probability that a count is lost there, and that of a zero there: a count that
         was lost, or one that was 0 anyway.
         """
         if not self.fitted:
             raise RuntimeError("The dropout curve is not fitted; train the model with `model.train()`.")
-        shown, lost = SHOWN.to(mu.device), 1 - self.keep()
-        zero = 1 - shown * (1 - lost)
-        integrand = function(lost, zero)
-        log_mean = log_shifted(mu) + self.log_factor
-        value = look_up((table(integrand) + _TINY).log(), log_mean, self.log_theta).exp()
-        return value, look_up((table(zero) + _TINY).log(), log_mean, self.log_theta).exp()
+        lost = 1 - self.keep()
+        integrand = function(lost, 1 - SHOWN.to(mu.device) * (1 - lost))
+        return look_up((table(integrand) + _TINY).log(), log_shifted(mu) + self.log_factor, self.log_theta).exp()
+
+
+def _is_zero(_: Tensor, zero: Tensor) -> Tensor:
+    return zero
+
+
+def _hides_a_count(lost: Tensor, _: Tensor) -> Tensor:
+    return lost * SHOWN.to(lost.device)
 
 
 def log_shifted(mu: Tensor) -> Tensor:
