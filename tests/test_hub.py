@@ -61,7 +61,7 @@ def test_the_card_says_how_good_the_model_is_and_on_what(model):
         "Made-up cells.",
         f"| genes that are predicted better than by their mean | {better} of {report['gain'].notna().sum()} |",
         f"| {report['gain'].median():.3f} |",
-        "cells that training did not see",
+        "validation cells, not trained on",
         "### Molecular cross-validation",
         "| method | gain |",
         "| scgacl | 0.250 |",

@@ -32,6 +32,9 @@ HELDOUT: Final = "heldout_nll"
 HELDOUT_GROUP: Final = "heldout_group"
 """Entry of a training batch: the group of genes that the cell keeps from the first phases, cells x 1."""
 
+HELD_OUT: Final = "held_out"
+"""Entry of a batch of validation cells: the molecules that training never sees (counts, cells x genes)."""
+
 STRATUM: Final = "stratum"
 """Entry of a batch and of the registry: the group of cells that borrows from no other, cells x 1."""
 

@@ -9,7 +9,8 @@ from tests.conftest import make_counts
 from tests.model.conftest import short_fit
 
 from scgacl_scvi import SCGACL
-from scgacl_scvi.module import heldout_loss
+from scgacl_scvi._keys import HELD_OUT
+from scgacl_scvi.module import heldout_loss, hold_out
 
 N = 240
 
@@ -94,6 +95,7 @@ def test_labels_leak_neither_into_latents_nor_clusters_nor_the_held_out_score():
     scores = []
     for data in (adata, other):
         tensors = next(iter(model._make_data_loader(model._validate_anndata(data), batch_size=N)))
-        scores.append(heldout_loss(model.module, tensors, 0.1, torch.Generator().manual_seed(0)))
+        held_out = hold_out(tensors[REGISTRY_KEYS.X_KEY], 0.1, torch.Generator().manual_seed(0))
+        scores.append(heldout_loss(model.module, {**tensors, HELD_OUT: held_out}))
     assert (tensors[REGISTRY_KEYS.LABELS_KEY] != 0).any()
     assert torch.equal(*scores)

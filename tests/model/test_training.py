@@ -13,6 +13,7 @@ from scgacl_scvi.train import CellLoader, SCGACLTrainingPlan
 from scgacl_scvi.train import _plan as _plan_module
 from scgacl_scvi.train._adversarial import adversarial_loss, discriminator_loss, frozen
 from scgacl_scvi.train._losses import LOSSES
+from scgacl_scvi.train._splitter import withheld
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
@@ -159,8 +160,9 @@ def test_best_weights_are_restored():
     metric = model.history["heldout_nll_validation"].iloc[:, 0].astype(float)
     assert model.best_epoch_ == int(metric.iloc[3:].argmin()) + 3  # from the middle of the VaDE phase on
     assert model.best_epoch_ < 4
-    [batch] = CellLoader(model.adata_manager, model.validation_indices, batch_size=100)
-    nats, molecules = heldout_loss(model.module, batch, 0.1, torch.Generator().manual_seed(0)).tolist()
+    hidden = withheld(model.adata_manager, model.validation_indices, model.heldout_seed_, False)
+    loader = CellLoader(model.adata_manager, model.validation_indices, 100, withheld=hidden, show_withheld=True)
+    nats, molecules = heldout_loss(model.module, *loader).tolist()
     assert nats / molecules == pytest.approx(metric.iloc[3:].min(), rel=1e-5)
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from scgacl_scvi.module import VaDE, heldout_loss
+from scgacl_scvi._keys import HELD_OUT
+from scgacl_scvi.module import VaDE, heldout_loss, hold_out
 
 
 def _batch(cells=400, genes=5, seed=0) -> dict[str, torch.Tensor]:
@@ -28,10 +29,27 @@ def _constant_module(likelihood: str, batch: dict) -> VaDE:
     return module.eval()
 
 
+def _loss(module: VaDE, batch: dict, fraction: float = 0.1, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    held_out = hold_out(batch["X"], fraction, generator, entries=module.gene_likelihood == "normal")
+    return heldout_loss(module, {**batch, HELD_OUT: held_out}, fraction)
+
+
+def test_whole_entries_or_single_molecules_are_held_out():
+    x = _batch()["X"]
+    molecules, entries = (
+        hold_out(x, 0.3, torch.Generator().manual_seed(0), entries=entries) for entries in (False, True)
+    )
+    assert ((molecules >= 0) & (molecules <= x) & (molecules == molecules.round())).all()
+    assert molecules.sum() / x.sum() == pytest.approx(0.3, abs=0.02)
+    assert ((entries == 0) | (entries == x)).all()
+    assert (entries > 0).sum() / (x > 0).sum() == pytest.approx(0.3, abs=0.05)
+
+
 def test_it_is_the_gamma_poisson_predictive_density_of_the_thinned_molecules():
     batch = _batch()
     module = _constant_module("nb", batch)
-    nats, molecules = heldout_loss(module, batch, 0.2, torch.Generator().manual_seed(5)).tolist()
+    nats, molecules = _loss(module, batch, 0.2, 5).tolist()
     x = batch["X"]
     test = torch.binomial(x, torch.full_like(x, 0.2), generator=torch.Generator().manual_seed(5)).numpy()
     kept = x.numpy() - test
@@ -48,7 +66,7 @@ def test_it_is_the_gamma_poisson_predictive_density_of_the_thinned_molecules():
 def test_the_same_generator_holds_out_the_same(likelihood):
     batch = _batch()
     module = _constant_module(likelihood, batch)
-    a, b, c = (heldout_loss(module, batch, 0.1, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    a, b, c = (_loss(module, batch, seed=seed) for seed in (1, 1, 2))
     torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert not torch.equal(a, c)
 
@@ -56,9 +74,9 @@ def test_the_same_generator_holds_out_the_same(likelihood):
 def test_knowing_the_gene_means_beats_a_flat_profile():
     batch = _batch()
     module = _constant_module("nb", batch)
-    good = heldout_loss(module, batch, 0.1, torch.Generator().manual_seed(0))[0]
+    good = _loss(module, batch)[0]
     torch.nn.init.zeros_(module.decoder.output.bias)
-    assert good < heldout_loss(module, batch, 0.1, torch.Generator().manual_seed(0))[0]
+    assert good < _loss(module, batch)[0]
 
 
 def test_a_zero_inflated_model_that_expects_dropout_is_better_on_dropout():
@@ -74,5 +92,5 @@ def test_a_zero_inflated_model_that_expects_dropout_is_better_on_dropout():
     scores = {}
     for share in (0.01, 0.6):
         torch.nn.init.constant_(module.decoder.zi.bias, float(np.log(share / (1 - share))))
-        scores[share] = heldout_loss(module, batch, 0.1, torch.Generator().manual_seed(0))[0].item()
+        scores[share] = _loss(module, batch)[0].item()
     assert scores[0.6] < scores[0.01]

@@ -110,6 +110,21 @@ def test_evidence_grows_where_the_generator_is_right():
     assert module.gate.weight_generator.mean() > 2 * module.gate.weight_cluster.mean()
 
 
+def test_unseen_cells_open_a_gate_but_do_not_choose_its_weights():
+    gate = GeneGate(K, 3)
+    ratios = torch.zeros(3, len(WEIGHTS), dtype=torch.float64)
+    ratios[:, 2] = torch.tensor([1.0, 40.0, 0.0])  # the cluster's mean; the first gene's evidence is too little alone
+    unseen = torch.zeros_like(ratios)
+    unseen[:, 6] = torch.tensor([20.0, 20.0, -5.0])  # the generator's
+    _set_weights(gate, ratios, unseen)
+    assert (gate.evidence[:2] > MIN_EVIDENCE).all()
+    assert gate.evidence[2] < MIN_EVIDENCE
+    np.testing.assert_allclose(gate.weight_cluster[:2], 1, atol=0.1)
+    np.testing.assert_allclose(gate.weight_generator[:2], 0, atol=0.1)
+    _set_weights(gate, ratios)
+    assert gate.evidence[0] < MIN_EVIDENCE
+
+
 def test_weights_are_those_of_the_mixture_that_held_out_entries_prefer():
     gate = GeneGate(K, len(WEIGHTS) + 1)
     ratios = torch.zeros(gate.log_mean.numel(), len(WEIGHTS), dtype=torch.float64)
@@ -158,7 +173,7 @@ def test_evidence_rests_on_means_that_have_not_seen_the_held_out_entries(likelih
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_gate_fit, "_heldout_log_ratios", spy)
-            fit_gate(module, lambda: [{**batch, HELDOUT_GROUP: group}], lambda: [batch])
+            fit_gate(module, lambda: [{**batch, HELDOUT_GROUP: group}], list, lambda: [batch])
         return seen[0], module.gate.state_dict() | {}
 
     reference, after = fitted(x)

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,10 @@ from scvi.dataloaders import AnnDataLoader
 from tests.conftest import make_counts
 
 from scgacl_scvi import SCGACL
-from scgacl_scvi._keys import HELDOUT_GROUP
+from scgacl_scvi._keys import HELD_OUT, HELDOUT_GROUP
 from scgacl_scvi.train import CellLoader, CellSplitter, Phase, Phases
 from scgacl_scvi.train._loader import N_HELDOUT_GROUPS, heldout_groups
+from scgacl_scvi.train._splitter import withheld
 
 
 def _manager(adata, **kwargs):
@@ -161,6 +164,54 @@ def test_training_cells_come_in_the_files_order_with_or_without_groups():
         _numbered(held_out, HELDOUT_GROUP), splitter.heldout_groups[np.sort(splitter.train_idx)]
     )
     assert all(HELDOUT_GROUP not in batch for batch in whole)
+
+
+def _in_joint_phase(splitter: CellSplitter) -> CellLoader:
+    splitter.trainer = SimpleNamespace(current_epoch=2)
+    return splitter.train_dataloader()
+
+
+def test_the_joint_phase_sees_validation_cells_without_what_they_are_judged_by():
+    splitter = _splitter(True)
+    x = splitter.adata_manager.adata.X.toarray()
+    seen, numbers = {}, []
+    for batch in _in_joint_phase(splitter):
+        assert HELDOUT_GROUP not in batch
+        cells = batch["extra_continuous_covs"].ravel().numpy().astype(int)
+        numbers += list(cells)
+        seen |= dict(zip(cells, batch["X"].numpy(), strict=True))
+    assert sorted(numbers) == sorted([*splitter.train_idx, *splitter.val_idx])  # no test cell
+    for cell in splitter.train_idx:
+        np.testing.assert_array_equal(seen[cell], x[cell])
+    judged = 0
+    for batch in splitter.val_dataloader():
+        for cell, full, held_out in zip(
+            batch["extra_continuous_covs"].ravel().numpy().astype(int), batch["X"], batch[HELD_OUT], strict=True
+        ):
+            np.testing.assert_array_equal(full, x[cell])
+            np.testing.assert_array_equal(seen[cell] + held_out.numpy(), x[cell])
+            judged += held_out.sum().item()
+    assert 0.05 < judged / x[splitter.val_idx].sum() < 0.15
+    np.testing.assert_array_equal(splitter.adata_manager.adata.X.toarray(), x)
+
+
+def test_what_is_withheld_is_the_same_in_every_phase_and_for_the_same_seed():
+    first, second = (_splitter(True) for _ in range(2))
+    cells = np.sort(first.val_idx)
+    held_out = first.withheld.of(cells)
+    assert torch.equal(held_out, second.withheld.of(cells))
+    again = withheld(first.adata_manager, np.flip(cells), 3, False)
+    assert torch.equal(held_out, again.of(cells))
+    assert not torch.equal(held_out, withheld(first.adata_manager, cells, 4, False).of(cells))
+
+
+def test_unseen_cells_come_once_with_each_group_held_out():
+    splitter = _splitter(True)
+    batches = list(splitter.unseen_cells())
+    groups, numbers = _numbered(batches, HELDOUT_GROUP), _numbered(batches)
+    for group in range(N_HELDOUT_GROUPS):
+        np.testing.assert_array_equal(numbers[groups == group], np.sort(splitter.val_idx))
+    assert len(numbers) == N_HELDOUT_GROUPS * len(splitter.val_idx)
 
 
 def test_getters_hold_nothing_out():

@@ -8,16 +8,17 @@ import torch
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from scgacl_scvi._keys import UNS
+from scgacl_scvi._keys import HELD_OUT, UNS
 from scgacl_scvi.module import VaDE
+from scgacl_scvi.module._heldout import HELDOUT_FRACTION
+from scgacl_scvi.train import CellLoader
 from scgacl_scvi.train._gate_fit import MIN_EVIDENCE
+from scgacl_scvi.train._splitter import withheld
 
 from ._loading import check_training_data
-from ._seed import current_seed
 from ._selection import BATCH_SIZE, Selection, select
 from ._values import Request, default_threshold, expected, fill_probability
 
-_FRACTION = 0.1
 _EPS = 1e-6
 UNITS = {
     "n_seen": "cells with a count",
@@ -47,7 +48,7 @@ class GeneReportMixin:
     ) -> pd.DataFrame:
         """Say for each gene (and label) whether it was imputed, why not, and whether that predicts held-out molecules.
 
-        For the held-out gain a tenth of the molecules is taken out of the cells that training did not see
+        The held-out gain is that on the tenth of the molecules of validation cells that training did not see
         (``attrs["heldout_cells"]`` says ``"validation"``; ``"training"`` where there are none, as with
         ``preset="paper"``: such gains flatter). The posterior mean given the rest is compared with the rest's library x
         gene mean, dropout being part of both: what was lost stays lost in both parts of a split.
@@ -135,7 +136,7 @@ class GeneReportMixin:
             yield tensors, inferred, module.predict(tensors, inferred)
 
     def _heldout_cells(self) -> tuple[np.ndarray, str]:
-        """Cells that training did not see, or all where it saw all."""
+        """Cells of which training did not see all molecules, or all cells where it saw all."""
         rows = getattr(self, "validation_indices", None)
         if rows is not None and len(rows):
             return np.sort(np.asarray(rows)), "validation"
@@ -144,15 +145,15 @@ class GeneReportMixin:
     def _heldout_gain(self, rows: np.ndarray, codes: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
         """Gain and its standard error, labels x genes; NaN where nothing was held out."""
         normal = self.module.gene_likelihood == "normal"
-        generator = torch.Generator(device=self.module.device).manual_seed(current_seed())
         mean = self._observed_gene_means()
         totals = torch.zeros(4, n_groups, self.summary_stats.n_vars, dtype=torch.float64)
-        loader = self._make_data_loader(adata=self.adata, indices=rows, batch_size=BATCH_SIZE)
+        hidden = withheld(self.adata_manager, rows, self.heldout_seed_, normal)
+        loader = CellLoader(self.adata_manager, rows, BATCH_SIZE, withheld=hidden, show_withheld=True)
         start = 0
         for tensors in loader:
             tensors = {key: value.to(self.module.device) for key, value in tensors.items()}
             score = self._entry_errors if normal else self._entry_gains
-            found = score(tensors, mean, generator)
+            found = score(tensors, mean)
             group = torch.as_tensor(codes[rows[start : start + len(found[0])]])
             for total, values in zip(totals, found, strict=False):
                 total.index_add_(0, group, values.cpu().double())
@@ -166,28 +167,27 @@ class GeneReportMixin:
         held_out = np.where(molecules > 0, molecules, np.nan)
         return gained / held_out, spread / held_out
 
-    def _entry_gains(self, tensors: dict, mean: Tensor, generator) -> tuple[Tensor, ...]:
+    def _entry_gains(self, tensors: dict, mean: Tensor) -> tuple[Tensor, ...]:
         """Gain of each entry in nats, its square, held-out molecules, and 1; cells x genes."""
-        module, x = self.module, tensors[REGISTRY_KEYS.X_KEY]
-        test = torch.binomial(x, torch.full_like(x, _FRACTION), generator=generator)
-        kept = x - test
+        module, test = self.module, tensors[HELD_OUT]
+        kept = tensors[REGISTRY_KEYS.X_KEY] - test
         _, inferred, own = next(self._posterior_batches([{**tensors, REGISTRY_KEYS.X_KEY: kept}]))
         # With size factors the depth is that of all molecules; the model saw 1 - fraction of them.
-        share = (1 - _FRACTION) if module.use_size_factor else 1.0
+        share = (1 - HELDOUT_FRACTION) if module.use_size_factor else 1.0
         rate, library = own["rate"] * share, inferred["library"] * share
         ours = expected(module, kept, rate, own["theta"])
         if module.dropout_curve is not None:
             ours = torch.where(kept > 0, ours, module.dropout_curve.zero_present_mean(rate))
         control = mean * (library / module.median_library)
-        ratio = _FRACTION / (1 - _FRACTION)
+        ratio = HELDOUT_FRACTION / (1 - HELDOUT_FRACTION)
         losses = [r - test * torch.log(r + _EPS) for r in (ours * ratio, control * ratio)]
         gain = losses[1] - losses[0]
         return gain, gain.square(), test, torch.ones_like(test)
 
-    def _entry_errors(self, tensors: dict, mean: Tensor, generator) -> tuple[Tensor, ...]:
+    def _entry_errors(self, tensors: dict, mean: Tensor) -> tuple[Tensor, ...]:
         """Squared error of hidden observed entries, ours and the gene mean's, and whether one was hidden."""
         module, x = self.module, tensors[REGISTRY_KEYS.X_KEY]
-        hidden = (torch.rand(x.shape, generator=generator, device=x.device) < _FRACTION) & (x > 0)
+        hidden = tensors[HELD_OUT] > 0
         _, _, own = next(self._posterior_batches([{**tensors, REGISTRY_KEYS.X_KEY: x * ~hidden}]))
         target = module.encode(**module._get_inference_input(tensors))["profile"]
         return (

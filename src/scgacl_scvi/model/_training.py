@@ -70,9 +70,10 @@ class TrainingMixin:
         accelerator, devices
             As in scvi-tools.
         train_size, validation_size, shuffle_set_split
-            Shares of the cells. By molecules held out from validation cells (default: a tenth of the cells) the epoch
-            is chosen that the joint phase starts from, and the one of that phase whose weights are kept; the paper
-            preset trains on all cells.
+            Shares of the cells. A tenth of the molecules of validation cells (default: a tenth of the cells) is never
+            trained on; by how well they are predicted the epoch is chosen that the joint phase starts from, and the one
+            of that phase whose weights are kept. The first two phases see nothing of validation cells, the joint one
+            their other molecules; cells in neither share are never seen. The paper preset trains on all cells.
         batch_size
             Cells in a batch.
         early_stopping
@@ -157,6 +158,7 @@ class TrainingMixin:
             shuffle_set_split=shuffle_set_split,
             hold_out=hold_out,
             heldout_seed=self.heldout_seed_,
+            whole_entries=self.module.gene_likelihood == "normal",
         )
         rates = preset.learning_rates or schedule.learning_rates
         given = {
@@ -173,6 +175,7 @@ class TrainingMixin:
         }
         cells = (
             lambda: splitter.training_cells(held_out=True),
+            splitter.unseen_cells,
             lambda: splitter.training_cells(held_out=False),
         )
         # After the fit of the prior the posterior's variances settle first; where the curve is flat, an epoch from
@@ -247,12 +250,13 @@ class TrainingMixin:
             if hold_out:
                 fit_new_batches(self.module, self.reference_categories_[0], *cells)
             return
+        seen = splitter.seen_cells if epochs.joint else cells[-1]
         if self.module.gate.fitted:
-            refresh_gate(self.module, cells[1])
+            refresh_gate(self.module, seen)
         elif hold_out:
             fit_gate(self.module, *cells)
         if self.module.n_strata > 1 and self.module.gene_likelihood != "normal":
-            fit_strata(self.module, cells[1]())
+            fit_strata(self.module, seen())
         with seeded(seed):
             self._fit_dropout()
 

@@ -4,46 +4,61 @@ import torch
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
-from scgacl_scvi._keys import MISSING_GENES
+from scgacl_scvi._keys import HELD_OUT, MISSING_GENES
 
 from ._likelihoods import masked_normal_log_likelihood, masked_squared_error
 from ._nonzeros import Nonzeros
 from ._posterior import dropout_probability, heldout_log_density
 from ._vade import VaDE
 
+HELDOUT_FRACTION = 0.1
+"""Share of the molecules of validation cells that is held out."""
 
-def heldout_loss(module: VaDE, tensors: dict[str, Tensor], fraction: float, generator: torch.Generator) -> Tensor:
+
+def hold_out(x: Tensor, fraction: float, generator: torch.Generator, *, entries: bool = False) -> Tensor:
+    """What is held out of some cells: a binomial share of each count, or a random share of the non-zero entries.
+
+    Parameters
+    ----------
+    x
+        Counts, or values for ``entries=True``, cells x genes.
+    fraction
+        Share that is held out.
+    generator
+        Draws what.
+    entries
+        Whether whole entries are held out, as for ``"normal"``, whose values cannot be thinned.
+    """
+    if entries:
+        return x * ((torch.rand(x.shape, generator=generator, device=x.device) < fraction) & (x > 0))
+    nonzeros = Nonzeros(x)
+    return nonzeros.dense(
+        torch.binomial(nonzeros.values, torch.full_like(nonzeros.values, fraction), generator=generator)
+    )
+
+
+def heldout_loss(module: VaDE, tensors: dict[str, Tensor], fraction: float = HELDOUT_FRACTION) -> Tensor:
     """Sum over cells of -log predictive density of held-out molecules, and how many there were.
 
-    A ``fraction`` of the molecules is thinned away; the model sees the rest and is scored on what was taken, at the
-    depth of that, dropout included. For ``"normal"`` a ``fraction`` of the non-zero entries is hidden instead, and
-    scored by squared error (published) or Gaussian density.
+    The model sees the other molecules and is scored on these, at their depth, dropout included. For ``"normal"``
+    entries are hidden instead, and scored by squared error (published) or Gaussian density.
 
     Parameters
     ----------
     module
         The module, in evaluation mode.
     tensors
-        A batch of cells.
+        A batch of cells with all their molecules, and which are held out (:func:`hold_out`).
     fraction
         Share that is held out.
-    generator
-        Draws what is held out.
 
     Returns
     -------
     Two values: nats (or squared error), and molecules (or entries).
     """
-    x = tensors[REGISTRY_KEYS.X_KEY]
+    x, test = tensors[REGISTRY_KEYS.X_KEY], tensors[HELD_OUT]
+    kept, hidden = x - test, test > 0
     normal = module.gene_likelihood == "normal"
-    if normal:
-        hidden = (torch.rand(x.shape, generator=generator, device=x.device) < fraction) & (x > 0)
-        kept = x * ~hidden
-    else:
-        nonzeros = Nonzeros(x)
-        taken = torch.binomial(nonzeros.values, torch.full_like(nonzeros.values, fraction), generator=generator)
-        test = nonzeros.dense(taken)
-        kept = x - test
     inputs = module._get_inference_input({**tensors, REGISTRY_KEYS.X_KEY: kept})
     inferred = module.encode(**inputs)
     own = module._get_generative_input(tensors, {**inferred, "z": inferred["qz"].loc})

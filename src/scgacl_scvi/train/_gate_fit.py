@@ -1,6 +1,7 @@
 """Fit of the gate of each gene, on entries that training did not see so far."""
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 import torch
 from scvi import REGISTRY_KEYS
@@ -26,7 +27,12 @@ _EM_STEPS = 300
 
 
 @torch.no_grad()
-def fit_gate(module: VaDE, heldout_batches: Callable[[], Iterable], all_batches: Callable[[], Iterable]) -> None:
+def fit_gate(
+    module: VaDE,
+    heldout_batches: Callable[[], Iterable],
+    unseen_batches: Callable[[], Iterable],
+    all_batches: Callable[[], Iterable],
+) -> None:
     """Choose for each gene how far its mean follows cluster and generator.
 
     For each gene, the log-likelihood of the held-out entries under each mixture of :data:`WEIGHTS`, less that under the
@@ -41,9 +47,12 @@ def fit_gate(module: VaDE, heldout_batches: Callable[[], Iterable], all_batches:
     module
         The trained module with a count likelihood.
     heldout_batches
-        Makes an iterator over training cells with their held-out group.
+        Makes an iterator over training cells with their held-out group; the means are those of their visible entries.
+    unseen_batches
+        Makes one over cells that training did not see at all, each once with each group held out. They count when genes
+        are judged. How far those that pass follow cluster and generator is chosen by training cells: later, all are.
     all_batches
-        Makes one over the same cells with nothing held out.
+        Makes one over the training cells with nothing held out.
     """
     training = module.training
     module.eval()
@@ -52,12 +61,11 @@ def fit_gate(module: VaDE, heldout_batches: Callable[[], Iterable], all_batches:
     sums = gate_sums(module, heldout_batches())
     sums.store(gate)
     if isinstance(sums, GroupSums):
-        sums.store(gate, batch_evidence(module, heldout_batches()) >= MIN_EVIDENCE)
-    ratios = torch.zeros(len(WEIGHTS), len(gate.log_mean), dtype=torch.float64, device=module.device)
-    for x, own in _passes(module, heldout_batches()):
-        ratios += _heldout_log_ratios(module, x, own)
+        sums.store(gate, batch_evidence(module, chain(heldout_batches(), unseen_batches())) >= MIN_EVIDENCE)
+    ratios = log_ratios(module, heldout_batches())
+    unseen = log_ratios(module, unseen_batches())
     refresh_gate(module, all_batches)
-    _set_weights(gate, ratios.T)
+    _set_weights(gate, ratios, unseen)
     gate.fitted.fill_(True)
     module.train(training)
 
@@ -147,6 +155,14 @@ def _at(own: dict, key: str, at: tuple[Tensor, Tensor], genes: Tensor) -> Tensor
     return None if values is None else values[genes] if values.ndim == 1 else values[at]
 
 
+def log_ratios(module: VaDE, batches: Iterable) -> Tensor:
+    """Log-likelihood of the held-out entries under each mixture, less that under the gene's mean, genes x mixtures."""
+    total = torch.zeros(len(WEIGHTS), len(module.gate.log_mean), dtype=torch.float64, device=module.device)
+    for x, own in _passes(module, batches):
+        total += _heldout_log_ratios(module, x, own)
+    return total.T
+
+
 def _heldout_log_ratios(module: VaDE, x: Tensor, own: dict) -> Tensor:
     """Sum over cells of the log-likelihood ratios of the held-out entries, mixtures x genes."""
     gate, shift = module.gate, own["shift"]
@@ -163,11 +179,14 @@ def _heldout_log_ratios(module: VaDE, x: Tensor, own: dict) -> Tensor:
     return total - total[0]
 
 
-def _set_weights(gate, ratios: Tensor) -> None:
-    """Evidence and weights of each gene from its log-likelihood ratios, genes x mixtures."""
+def _set_weights(gate, ratios: Tensor, unseen: Tensor | float = 0.0) -> None:
+    """Evidence and weights of each gene from its log-likelihood ratios, genes x mixtures.
+
+    ``unseen`` are those in cells that training did not see: they are evidence, but do not choose weights.
+    """
     richer = ratios[:, 1:]
     n = richer.shape[1]
-    evidence = torch.logsumexp(richer, 1) - torch.log(torch.tensor(float(n)))
+    evidence = torch.logsumexp((ratios + unseen)[:, 1:], 1) - torch.log(torch.tensor(float(n)))
     passed = evidence.to(gate.evidence) >= MIN_EVIDENCE  # in the precision in which it is kept and reported
     log_prior = torch.full((n,), 1.0 / n, dtype=ratios.dtype, device=ratios.device).log()
     for _ in range(_EM_STEPS if passed.any() else 0):

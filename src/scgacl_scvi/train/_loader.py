@@ -14,12 +14,11 @@ from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
-from scvi.dataloaders import DataSplitter
 from torch import Tensor
 
-from scgacl_scvi._keys import FRACTIONAL_ARG, HELDOUT_GROUP, MISSING, MISSING_GENES, STRATUM
+from scgacl_scvi._keys import FRACTIONAL_ARG, HELD_OUT, HELDOUT_GROUP, MISSING, MISSING_GENES, STRATUM
 
-from ._phases import Phase, Phases
+from ._withheld import Withheld
 
 # A converted matrix is kept as long as the manager, for each getter makes a loader.
 _CONVERTED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -91,6 +90,10 @@ class CellLoader:
         Join a last batch of one cell to the one before it: alone it has no batch statistics to train with.
     heldout_groups
         Group of genes that each cell of the data keeps from training; None where nothing is held out.
+    withheld
+        Molecules of some cells that training never sees.
+    show_withheld
+        Whether a batch has all molecules, and says which are withheld; else it is without them.
     **_
         Settings of torch's ``DataLoader`` that have no meaning for data in memory.
     """
@@ -103,6 +106,8 @@ class CellLoader:
         shuffle: bool = False,
         merge_single: bool = False,
         heldout_groups: np.ndarray | None = None,
+        withheld: Withheld | None = None,
+        show_withheld: bool = False,
         **_,
     ):
         n = adata_manager.adata.n_obs
@@ -120,6 +125,7 @@ class CellLoader:
             if key != REGISTRY_KEYS.X_KEY
         }
         self.shared = missing_genes(adata_manager)
+        self.withheld, self.show_withheld = withheld, show_withheld
         if heldout_groups is not None:
             self.columns[HELDOUT_GROUP] = _column(heldout_groups, torch.int64)
 
@@ -139,11 +145,19 @@ class CellLoader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for rows in self.batches():
-            block = read_rows(self.x, rows)
-            x = torch.from_numpy(np.rint(block) if self.round_rows else block)
+            x = self.read(rows)
             chosen = torch.from_numpy(rows)
             columns = {key: column.index_select(0, chosen) for key, column in self.columns.items()}
+            if self.withheld is not None and self.show_withheld:
+                columns[HELD_OUT] = self.withheld.of(rows)
+            elif self.withheld is not None:
+                x = self.withheld.taken_from(x, rows)
             yield {REGISTRY_KEYS.X_KEY: x, **columns, **self.shared}
+
+    def read(self, rows: np.ndarray) -> Tensor:
+        """The registered matrix of some cells, dense."""
+        block = read_rows(self.x, rows)
+        return torch.from_numpy(np.rint(block) if self.round_rows else block)
 
 
 def missing_genes(manager: AnnDataManager) -> dict[str, Tensor]:
@@ -168,88 +182,3 @@ def _column(values, dtype: torch.dtype) -> Tensor:
     values = np.array(values.to_numpy() if hasattr(values, "to_numpy") else values)  # a copy: pandas' may be read-only
     values = values.astype(np.float64) if values.dtype == object else values  # pandas' nullable numbers
     return torch.as_tensor(values.reshape(len(values), -1), dtype=dtype)
-
-
-class CellSplitter(DataSplitter):
-    """scvi-tools' split into training, validation and test cells, served from memory.
-
-    Parameters
-    ----------
-    shuffle_cells
-        Whether training batches are shuffled; the published procedure keeps the file's order.
-    batch_sizes
-        Cells in a batch, for each phase.
-    phases
-        Phases of training, to know which batch size applies.
-    seed
-        Seed of the split.
-    hold_out
-        Whether each training cell keeps one of :data:`N_HELDOUT_GROUPS` groups of genes from the phases before the
-        joint one (of a fit without a joint phase: from all of it).
-    heldout_seed
-        Seed of these groups.
-    """
-
-    def __init__(
-        self,
-        adata_manager,
-        *,
-        shuffle_cells: bool,
-        batch_sizes: dict,
-        phases: Phases,
-        seed: int,
-        hold_out: bool = False,
-        heldout_seed: int = 0,
-        **kwargs,
-    ):
-        # Our batches are never too small, so scvi-tools need not move cells to avoid that: tell it batches of one.
-        super().__init__(adata_manager, batch_size=1, **kwargs)
-        self.shuffle_cells = shuffle_cells
-        self.batch_sizes = batch_sizes
-        self.phases = phases
-        self.seed = seed
-        self.heldout_groups = heldout_groups("cells", adata_manager.adata.n_obs, heldout_seed) if hold_out else None
-        self._loaders: dict[str, CellLoader] = {}
-
-    def setup(self, stage: str | None = None) -> None:
-        """Split the cells, by a seed that is never None."""
-        order = np.arange(self.adata_manager.adata.n_obs)
-        if self.shuffle_set_split:
-            order = np.random.RandomState(self.seed).permutation(order)
-        self.val_idx, self.train_idx, self.test_idx = np.split(order, [self.n_val, self.n_val + self.n_train])
-        if not self.shuffle_cells:
-            self.train_idx = np.sort(self.train_idx)
-
-    def train_dataloader(self) -> CellLoader:
-        """Training cells, in batches of the current phase's size; the joint phase sees all of their entries."""
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        phase = self.phases.at(epoch)[0]
-        loader = self._loader("joint" if phase is Phase.JOINT else "train", self.train_idx, self.shuffle_cells)
-        loader.batch_size = self.batch_sizes[phase]
-        return loader
-
-    def training_cells(self, *, held_out: bool) -> CellLoader:
-        """Training cells in a fixed order, with or without what they keep from the first phases."""
-        groups = self.heldout_groups if held_out else None
-        return CellLoader(self.adata_manager, np.sort(self.train_idx), 512, heldout_groups=groups)
-
-    def val_dataloader(self) -> CellLoader | None:
-        """Validation cells in a fixed order, or None."""
-        return self._loader("validation", self.val_idx, False) if len(self.val_idx) else None
-
-    def test_dataloader(self) -> CellLoader | None:
-        """Test cells in a fixed order, or None."""
-        return self._loader("test", self.test_idx, False) if len(self.test_idx) else None
-
-    def _loader(self, name: str, indices: np.ndarray, shuffle: bool) -> CellLoader:
-        if name not in self._loaders:
-            training = name in ("train", "joint")
-            self._loaders[name] = CellLoader(
-                self.adata_manager,
-                np.asarray(indices, int),
-                512,
-                shuffle,
-                merge_single=training,
-                heldout_groups=self.heldout_groups if name == "train" else None,
-            )
-        return self._loaders[name]

@@ -74,12 +74,10 @@ class SCGACLTrainingPlan(TrainingPlan):
         Gradients of the generator are clipped to this norm; None for no clipping.
     anneal_joint
         Whether the learning rates of the joint phase fall to 0, step by step.
-    heldout_fraction
-        Share of the molecules of validation cells that is held out.
     before_joint
         Called before the first batch of the joint phase.
     seed
-        Seed of the mixture fit and of the held-out molecules.
+        Seed of the mixture fit.
     """
 
     def __init__(
@@ -112,7 +110,6 @@ class SCGACLTrainingPlan(TrainingPlan):
         dispersion_lr_factor: float = 10.0,
         max_grad_norm: float | None = 50.0,
         anneal_joint: bool = True,
-        heldout_fraction: float = 0.1,
         before_joint: Callable[[], None] | None = None,
         seed: int = 0,
     ):
@@ -133,7 +130,6 @@ class SCGACLTrainingPlan(TrainingPlan):
         self.dispersion_lr_factor = dispersion_lr_factor
         self.max_grad_norm = max_grad_norm
         self.anneal_joint = anneal_joint
-        self.heldout_fraction = heldout_fraction
         self.before_joint = before_joint
         self.seed = seed
         self.mixture_start: MixtureStart | None = None
@@ -332,10 +328,7 @@ class SCGACLTrainingPlan(TrainingPlan):
     # --- validation and logging --------------------------------------------------------------------------------
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Losses on validation cells, and the predictive density of molecules held out from them.
-
-        The molecules are the same in every epoch.
-        """
+        """Losses on validation cells, and the predictive density of the molecules that are held out from them."""
         inferred, generated = self._generate(batch)
         elbo = self._elbo(batch, inferred, generated)
         others = ()
@@ -347,9 +340,7 @@ class SCGACLTrainingPlan(TrainingPlan):
             contrasts = self._contrasts(reference, judged, classes, self.module.strata(batch))
             others = (adversarial_loss(judged[0]), discriminating, *contrasts)
         self._losses.add("validation", elbo, *others)
-        generator = torch.Generator(device=self.device).manual_seed(self.seed * 1_000_003 + batch_idx)
-        scored = heldout_loss(self.module, batch, self.heldout_fraction, generator)
-        self._heldout.append(scored)
+        self._heldout.append(heldout_loss(self.module, batch))
 
     def _log_epoch(self, mode: str) -> None:
         means = self._losses.means(mode)

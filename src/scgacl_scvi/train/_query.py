@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from scvi.nn import FCLayers
@@ -95,7 +96,11 @@ def only_new_trainable(module: VaDE, sizes: Sequence[int]) -> Iterator[None]:
 
 @torch.no_grad()
 def fit_new_batches(
-    module: VaDE, n_known: int, heldout_batches: Callable[[], Iterable], all_batches: Callable[[], Iterable]
+    module: VaDE,
+    n_known: int,
+    heldout_batches: Callable[[], Iterable],
+    unseen_batches: Callable[[], Iterable],
+    all_batches: Callable[[], Iterable],
 ) -> None:
     """Each gene's mean in the new batches, where held-out entries prefer it to the gene's mean over all.
 
@@ -107,7 +112,7 @@ def fit_new_batches(
     if len(gate.batch_log_ratio) == n_known:
         return
     gate_sums(module, heldout_batches()).store_new_batches(gate, n_known)
-    supported = batch_evidence(module, heldout_batches(), n_known) >= MIN_EVIDENCE
+    supported = batch_evidence(module, chain(heldout_batches(), unseen_batches()), n_known) >= MIN_EVIDENCE
     gate_sums(module, all_batches()).store_new_batches(gate, n_known, supported)
 
 
