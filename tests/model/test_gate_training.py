@@ -55,7 +55,7 @@ def test_the_learning_rates_of_the_joint_phase_fall_to_zero():
             rates.append(plan.optimizers()[0].param_groups[0]["lr"])
 
     fit(
-        make_counts(), model={"gene_likelihood": "nb"}, joint_epochs=3, joint_lr=0.3, batch_size=18, callbacks=[Watch()]
+        make_counts(), model={"gene_likelihood": "nb"}, joint_epochs=3, joint_lr=0.3, batch_size=20, callbacks=[Watch()]
     )
     joint = np.array(rates[-9:])
     np.testing.assert_allclose(joint, 0.3 * (1 - np.arange(9) / 9), rtol=1e-6)
