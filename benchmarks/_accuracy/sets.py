@@ -9,6 +9,9 @@ import numpy as np
 HELDOUT, RECOVERY, NULL, STRUCTURE = TASKS = ("heldout", "recovery", "null", "structure")
 
 N_CELLS, N_GENES = 1500, 2000
+FRACTION = 0.9
+"""Share of the molecules that is for training where the others are held out."""
+
 MIN_COUNTS = 10
 """Cells with fewer counts in the chosen genes are left out."""
 

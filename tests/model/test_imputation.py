@@ -140,6 +140,24 @@ def test_mean_of_the_log_is_at_most_the_log_of_the_mean(trained, scale):
     assert (log < mean - 1e-3).mean() > 0.2
 
 
+def test_the_log_of_a_new_count_depends_on_how_deep_one_counts(trained):
+    kwargs = {"policy": "denoise", "estimand": "log", "return_numpy": True, "layer_key": "deep"}
+    if trained.module.gene_likelihood != "nb":
+        with pytest.raises(ValueError, match="gene_likelihood='nb'|count likelihood"):
+            trained.get_imputed_expression(depth=1.0, **kwargs)
+        return
+    shallow, own, deep, expression = (
+        trained.get_imputed_expression(depth=depth, **kwargs) for depth in (0.1, 1.0, 1e4, None)
+    )
+    assert (shallow < own).all()
+    assert (own < deep).all()
+    np.testing.assert_allclose(deep, expression, rtol=0.3, atol=0.05)  # that is at the reference depth
+    assert "depth" not in trained.adata.uns["scgacl"]["deep"]  # the last call gave none
+    for wrong, said in ({"depth": 0.0}, "above 0"), ({"depth": 1.0, "estimand": "mean"}, "estimand='log'"):
+        with pytest.raises(ValueError, match=said):
+            trained.get_imputed_expression(**{**kwargs, **wrong})
+
+
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")  # anndata's choice of format, not ours
 def test_scanpy_and_files_take_the_result(trained, tmp_path):
     trained.get_imputed_expression()

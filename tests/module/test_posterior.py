@@ -89,3 +89,19 @@ def test_heldout_density_is_that_of_thinned_counts():
         expanded = [value.expand(4, 1) for value in _t(x, mu * (1 - fraction), theta)]
         ours = heldout_log_density(t, *expanded, fraction / (1 - fraction)).exp().numpy()
         np.testing.assert_allclose(ours, frequency, atol=0.01)
+
+
+@pytest.mark.parametrize("depth", [0.1, 2.0])
+def test_the_mean_log_of_a_new_count_is_that_of_its_negative_binomial(depth):
+    rng = np.random.default_rng(0)
+    x = torch.as_tensor(rng.poisson(1.0, (3, 40)), dtype=torch.float64)
+    mu, theta = torch.as_tensor(rng.gamma(1.0, 3.0, (3, 40))), torch.as_tensor(rng.gamma(2.0, 1.0, 40) + 0.1)
+    factor = torch.tensor([[0.5], [20.0], [400.0]], dtype=torch.float64)  # to the normalised scale, by cell
+    found = posterior_log1p(x, mu, theta, factor=factor, unit=factor / depth).numpy()
+    shape = (x + theta).numpy()
+    mean = depth * ((x + theta) / (mu + theta) * mu).numpy()
+    count = np.arange(2000)[:, None, None]
+    chance = stats.nbinom.pmf(count, shape, shape / (shape + mean))
+    np.testing.assert_allclose(found, (chance * np.log1p(factor.numpy() / depth * count)).sum(0), atol=1e-4)
+    expression = posterior_log1p(x, mu, theta, factor=factor).numpy()
+    assert (found < expression).all()

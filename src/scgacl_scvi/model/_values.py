@@ -34,12 +34,15 @@ class Request:
         ``"mean"``: posterior mean of the expression (its log1p on a log scale); ``"log"``: posterior mean of the log1p.
     threshold
         Probability from which a zero is filled; see :func:`default_threshold`.
+    depth
+        With ``estimand="log"``: of a new count at so many times the cell's own depth, not of the expression.
     """
 
     policy: Policy = "impute"
     scale: Scale = "lognorm"
     estimand: Estimand = "mean"
     threshold: float = 0.5
+    depth: float | None = None
 
     def __post_init__(self):
         check_choice("policy", self.policy, ("impute", "denoise"))
@@ -49,6 +52,13 @@ class Request:
             raise ValueError(f"`threshold={self.threshold}` is no probability; give a value from 0 to 1.")
         if self.estimand == "log" and self.scale not in LOG_SCALES:
             raise ValueError(f"`estimand='log'` needs a log scale ({' or '.join(LOG_SCALES)}), not {self.scale!r}.")
+        if self.depth is not None and not 0 < self.depth < float("inf"):
+            raise ValueError(f"`depth={self.depth}`; give a number above 0, of times the cell's own depth.")
+        if self.depth is not None and (self.estimand, self.policy) != ("log", "denoise"):
+            raise ValueError(
+                "`depth` is for `estimand='log'` with `policy='denoise'`: the mean of a log depends on how deep one "
+                "counts, no other value does."
+            )
 
     def check_against(self, module: VaDE) -> None:
         """Raise where the model cannot give what is asked for."""
@@ -59,6 +69,11 @@ class Request:
             )
         if module.gene_likelihood == "normal" and self.estimand == "log":
             raise ValueError("`estimand='log'` needs a count likelihood ('nb' or 'zinb'); this model's is 'normal'.")
+        if self.depth is not None and module.gene_likelihood == "zinb":
+            raise ValueError(
+                "`depth` needs `gene_likelihood='nb'`: with 'zinb' a new count could be lost to dropout again, which "
+                "is a property of the experiment, not of the cell."
+            )
 
 
 TRUE_ZERO_COST = 0.1
@@ -137,14 +152,17 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
         return torch.where(missing, expression, value), p_fill
 
     # Shrinking at one depth for all cells: equal evidence gives equal values, and no library size enters.
-    seen, mean = (x, own["rate"]) if request.scale == "counts" else (x / depth, own["scale"])
+    at_own = request.scale == "counts" or request.depth is not None  # a new count is one of this cell, as it was read
+    seen, mean = (x, own["rate"]) if at_own else (x / depth, own["scale"])
     factor = float(CP10K / module.median_library) if request.scale == "log1p_cp10k" else 1.0
+    factor = factor if request.depth is None else factor / depth
+    unit = None if request.depth is None else factor / request.depth
     estimates = []
     for batch in batches:
         # Another batch's mean, with what the cell's own count said about it in its own batch.
         other = 1.0 if batch is None else module.predict(tensors, inferred, batch)["scale"] / own["scale"]
         if request.estimand == "log":
-            estimates.append(_log_estimate(module, seen, mean, own["theta"], factor, other, missing))
+            estimates.append(_log_estimate(module, seen, mean, own["theta"], factor, other, missing, unit))
         else:
             estimates.append(expected(module, seen, mean, own["theta"], missing) * other)
     estimate = torch.stack(estimates).mean(0)
@@ -194,10 +212,17 @@ def before_dropout(module: VaDE, mean: Tensor, theta: Tensor) -> tuple[Tensor, T
 
 
 def _log_estimate(
-    module: VaDE, x: Tensor, mean: Tensor, theta: Tensor, factor: float, other: Tensor | float, missing: Tensor | None
+    module: VaDE,
+    x: Tensor,
+    mean: Tensor,
+    theta: Tensor,
+    factor: Tensor | float,
+    other: Tensor | float,
+    missing: Tensor | None,
+    unit: Tensor | None,
 ) -> Tensor:
-    """Posterior mean of ``log(1 + factor * other * expression)``."""
-    value = posterior_log1p(x, mean, theta, factor=factor * other)
+    """Posterior mean of ``log(1 + factor * other * expression)``, or of a new count in units of ``unit``."""
+    value = posterior_log1p(x, mean, theta, factor=factor * other, unit=unit)
     if module.dropout_curve is not None:
         zero = torch.expm1(module.dropout_curve.zero_log1p(mean, factor))
         value = torch.where(x > 0, value, torch.log1p(zero * other))  # exact without another batch
@@ -206,7 +231,9 @@ def _log_estimate(
     prior_mean, prior_theta = before_dropout(module, mean, theta)
     certain = torch.ones(())  # a "dropout" for certain is an entry of which nothing is known
     return torch.where(
-        missing, posterior_log1p(torch.zeros_like(x), prior_mean, prior_theta, certain, factor=factor * other), value
+        missing,
+        posterior_log1p(torch.zeros_like(x), prior_mean, prior_theta, certain, factor=factor * other, unit=unit),
+        value,
     )
 
 

@@ -57,9 +57,10 @@ def posterior_mean(x: Tensor, mu: Tensor, theta: Tensor, p_dropout: Tensor | Non
     return torch.where(x > 0, shrunk, torch.lerp(shrunk, mu, p_dropout))
 
 
-def _expected_log1p_gamma(shape: Tensor, mean: Tensor) -> Tensor:
+def _expected_log1p_gamma(shape: Tensor, mean: Tensor, unit: Tensor | None = None) -> Tensor:
     """``E[log(1 + g)]`` of a gamma of the given shape and mean, to about 1e-4.
 
+    With ``unit``, of the same in units drawn at random: ``unit`` times a Poisson count whose mean is the gamma over it.
     From Frullani's ``log(1 + g) = int_0^inf (1 - exp(-t g)) exp(-t) / t dt`` follows, with the gamma's Laplace
     transform, an integral that is smooth in ``u = log t``; the trapezoid rule converges geometrically on it.
     """
@@ -70,19 +71,30 @@ def _expected_log1p_gamma(shape: Tensor, mean: Tensor) -> Tensor:
     total = torch.zeros_like(mean)
     for u in torch.arange(low, 4.0, step).tolist():
         t = torch.tensor(u, dtype=torch.float64).exp().item()
-        total += -torch.expm1(-shape * torch.log1p(t * scale)) * (torch.exp(torch.tensor(-t)).item() * step)
+        reached = t * scale if unit is None else -torch.expm1(-t * unit) / unit * scale
+        total += -torch.expm1(-shape * torch.log1p(reached)) * (torch.exp(torch.tensor(-t)).item() * step)
     return total
 
 
 def posterior_log1p(
-    x: Tensor, mu: Tensor, theta: Tensor, p_dropout: Tensor | None = None, *, factor: Tensor | float = 1.0
+    x: Tensor,
+    mu: Tensor,
+    theta: Tensor,
+    p_dropout: Tensor | None = None,
+    *,
+    factor: Tensor | float = 1.0,
+    unit: Tensor | None = None,
 ) -> Tensor:
-    """Posterior mean of ``log(1 + factor * expression)``; at most the log1p of the posterior mean (Jensen)."""
+    """Posterior mean of ``log(1 + factor * expression)``; at most the log1p of the posterior mean (Jensen).
+
+    With ``unit`` (cells x 1), of a new count whose single molecule is ``unit`` on the scale of ``factor * expression``,
+    which is its mean.
+    """
     theta = theta.expand_as(mu)
-    kept = _expected_log1p_gamma(x + theta, factor * shrunk_mean(x, mu, theta))
+    kept = _expected_log1p_gamma(x + theta, factor * shrunk_mean(x, mu, theta), unit)
     if p_dropout is None:
         return kept
-    return torch.where(x > 0, kept, torch.lerp(kept, _expected_log1p_gamma(theta, factor * mu), p_dropout))
+    return torch.where(x > 0, kept, torch.lerp(kept, _expected_log1p_gamma(theta, factor * mu, unit), p_dropout))
 
 
 def heldout_log_density(
