@@ -47,7 +47,7 @@ def _limit_threads() -> None:
     """Hold PyTorch to the threads asked for: the choice of genes (compiled code of others) sets it to all of them."""
     import torch
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
 
 
 def heldout(method: Method, context: Context) -> dict[str, dict[str, float]]:

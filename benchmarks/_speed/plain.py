@@ -59,7 +59,7 @@ def _batches(loader) -> Iterator[dict]:
     for chosen, batch in zip(rows, reader, strict=True):
         if HELDOUT_GROUP in loader.columns:
             batch[HELDOUT_GROUP] = loader.columns[HELDOUT_GROUP][torch.from_numpy(np.asarray(chosen))]
-        yield batch
+        yield loader.withhold(batch, np.asarray(chosen))
 
 
 def _reconstruction_loss(ours):

@@ -145,14 +145,17 @@ class CellLoader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for rows in self.batches():
-            x = self.read(rows)
             chosen = torch.from_numpy(rows)
             columns = {key: column.index_select(0, chosen) for key, column in self.columns.items()}
-            if self.withheld is not None and self.show_withheld:
-                columns[HELD_OUT] = self.withheld.of(rows)
-            elif self.withheld is not None:
-                x = self.withheld.taken_from(x, rows)
-            yield {REGISTRY_KEYS.X_KEY: x, **columns, **self.shared}
+            yield self.withhold({REGISTRY_KEYS.X_KEY: self.read(rows), **columns, **self.shared}, rows)
+
+    def withhold(self, batch: dict[str, Tensor], rows: np.ndarray) -> dict[str, Tensor]:
+        """Take from a batch what training never sees, or say what that is."""
+        if self.withheld is None:
+            return batch
+        if self.show_withheld:
+            return {**batch, HELD_OUT: self.withheld.of(rows)}
+        return {**batch, REGISTRY_KEYS.X_KEY: self.withheld.taken_from(batch[REGISTRY_KEYS.X_KEY], rows)}
 
     def read(self, rows: np.ndarray) -> Tensor:
         """The registered matrix of some cells, dense."""
