@@ -142,3 +142,19 @@ def test_dispersions_that_cannot_be_are_refused():
         SCGACL(adata, dispersion="gene-cell")
     with pytest.raises(ValueError, match="needs a count likelihood"):
         SCGACL(adata, dispersion="gene-batch", gene_likelihood="normal")
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_the_encoder_sees_batches_and_covariates_only_where_asked_to(encoded):
+    adata = _null_with_batches(1.0)
+    adata.obs["number"] = np.linspace(-1, 1, adata.n_obs)
+    SCGACL.setup_anndata(adata, batch_key="batch", continuous_covariate_keys=["number"])
+    model = SCGACL(adata, gene_likelihood="nb", encode_covariates=encoded, **SMALL)
+    model.train(max_epochs=3, enable_progress_bar=False)
+    latent = model.get_latent_representation()
+    other = adata.copy()
+    other.obs["batch"] = np.where(adata.obs["batch"] == "one", "two", "one")
+    other.obs["number"] = -adata.obs["number"]
+    assert np.array_equal(model.get_latent_representation(other), latent) != encoded
+    moved = [model.get_imputed_expression(data, policy="denoise", layer_key=None) for data in (adata, other)]
+    assert not np.allclose(*moved)  # the generator sees them in either case

@@ -87,6 +87,8 @@ class SCGACL(
     dispersion
         ``"gene"``: one inverse dispersion a gene; ``"gene-batch"``: one a gene and batch. As in scvi-tools; count
         likelihoods only.
+    encode_covariates
+        Whether batches and covariates enter the encoder, too, not the generator alone; False as in scvi-tools.
     hide_rate
         Share of the profile hidden from the encoder while training, all of it being predicted nevertheless; default
         0.2, with ``"zinb"`` 0.5.
@@ -129,6 +131,7 @@ class SCGACL(
         hide_rate: float | None = None,
         preset: Literal["default", "paper"] = DEFAULT,
         dispersion: Literal["gene", "gene-batch"] = "gene",
+        encode_covariates: bool = False,
     ):
         refuse_datamodule(registry)
         super().__init__(adata, registry)
@@ -193,6 +196,7 @@ class SCGACL(
                 n_components=n_clusters or n_labels or MAX_CLUSTERS,
                 gene_likelihood=gene_likelihood,
                 dispersion=dispersion,
+                encode_covariates=encode_covariates,
                 input_scale=input_scale,
                 use_size_factor=setup.get("size_factor_key") is not None,
                 preset=preset,

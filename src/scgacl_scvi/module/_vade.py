@@ -42,7 +42,9 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
     n_labels
         Number of labels, without the unlabelled category; 0 for none.
     n_batch, n_cats_per_cov, n_continuous_cov
-        Sizes of the covariates, which enter encoder and generator.
+        Sizes of the covariates, which enter the generator.
+    encode_covariates
+        Whether they enter the encoder, too.
     n_hidden
         Nodes of each hidden layer of the encoder; the generator has them in reverse.
     n_hidden_discriminator
@@ -80,6 +82,7 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         n_batch: int = 1,
         n_cats_per_cov: Sequence[int] | None = None,
         n_continuous_cov: int = 0,
+        encode_covariates: bool = False,
         n_hidden: Sequence[int] = (128, 128),
         n_hidden_discriminator: Sequence[int] = (256, 256),
         n_latent: int = 10,
@@ -97,6 +100,7 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         self.n_labels = n_labels
         self.n_strata = n_strata
         self.n_batch = n_batch
+        self.encode_covariates = encode_covariates
         self.hide_rate = hide_rate
         self.gene_likelihood = gene_likelihood
         self.input_scale = input_scale
@@ -110,7 +114,7 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
             n_hidden,
             norm="batch" if self.published else "layer",
             dropout_rate=dropout_rate,
-            **covariates,
+            **(covariates if encode_covariates else {}),
         )
         self.decoder = Generator(
             n_latent,
@@ -237,7 +241,9 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         profile = shown = nonzeros.dense(values)
         if self.training and self.hide_rate > 0:
             shown = nonzeros.dense(values * (torch.rand_like(values) >= self.hide_rate))
-        qz = self.encoder(shown, *self._categories(batch_index, cat_covs), cont=cont_covs, nonzeros=nonzeros)
+        covariates = self._categories(batch_index, cat_covs) if self.encode_covariates else ()
+        cont = cont_covs if self.encode_covariates else None
+        qz = self.encoder(shown, *covariates, cont=cont, nonzeros=nonzeros)
         return {"profile": profile, "library": library, "qz": qz, "visible": visible, "nonzeros": nonzeros}
 
     @auto_move_data

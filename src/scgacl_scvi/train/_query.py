@@ -118,7 +118,7 @@ def fit_new_batches(
 
 def _first_layers(module: VaDE) -> Iterator[tuple[str, FCLayers]]:
     """Name and layers of all that covariates enter."""
-    for part in ("encoder", "decoder"):
+    for part in ("encoder", "decoder") if module.encode_covariates else ("decoder",):
         for name, layers in getattr(module, part).named_modules():
             if isinstance(layers, FCLayers):
                 yield f"{part}.{name}", layers
