@@ -197,6 +197,7 @@ def _line(job: Job, outcome: dict[str, Any]) -> str:
     parts = []
     for method, metrics in outcome["results"].items():
         shown = [k for k in ("gain_nats", "pearson_dropouts", "rmse_dropouts", "false_share", "ari") if k in metrics]
-        figures = ", ".join(f"{k} {metrics[k]:.3f}" for k in shown)
-        parts.append(f"{LABELS[method]}: {figures} ({metrics['seconds']:.0f} s)")
+        figures = ", ".join(f"{k} {metrics[k]:.3f}" for k in shown or metrics)
+        took = f" ({metrics['seconds']:.0f} s)" if "seconds" in metrics else ""
+        parts.append(f"{LABELS[method]}: {figures}{took}")
     return f"{head} " + "; ".join(parts)

@@ -10,6 +10,7 @@ SECTIONS = {
     "ranks": tables.ranks,
     "heldout": tables.heldout,
     "as-coded": tables.as_coded,
+    "of-logs": tables.of_logs,
     "recovery": tables.recovery,
     "truth-last": tables.truth_last,
     "null": tables.null,

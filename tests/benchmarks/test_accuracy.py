@@ -11,6 +11,8 @@ from _accuracy.sets import SETS, prepare
 from anndata import AnnData
 from scipy import sparse
 
+from scgacl_scvi.datasets import thin
+
 
 def write_set(folder, name="pbmc3k", seed=0, n_cells=40):
     rng = np.random.default_rng(seed)
@@ -203,3 +205,17 @@ def test_figures_are_written_as_the_documentation_writes_them():
     ]
     assert tables.with_range(pd.Series([0.1, 0.3])) == ".200 (.100\N{EN DASH}.300)"
     assert figures.colour("ours") != figures.colour("alra") != figures.colour("none")
+
+
+def test_log_values_are_scored_as_they_are():
+    counts = sparse.csr_matrix(np.random.default_rng(0).poisson(3.0, (30, 20)).astype(np.float32))
+    train, test = thin(counts, 0.9, 1)
+
+    def log1p_cp10k(x):
+        x = x.toarray()
+        return np.log1p(1e4 * x / np.maximum(x.sum(1, keepdims=True), 1))
+
+    assert worker._mse_gain(log1p_cp10k(test), counts, 1) == pytest.approx(1)
+    assert worker._mse_gain(log1p_cp10k(train), counts, 1) == pytest.approx(0, abs=1e-6)
+    half = worker._mse_gain(np.full(counts.shape, log1p_cp10k(test).mean()), counts, 1)
+    assert 0 < half < 1
