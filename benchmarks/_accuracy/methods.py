@@ -183,7 +183,7 @@ def _ours(counts: Any, context: Context, *, labels: bool = False, settings: dict
     get = partial(model.get_imputed_expression, return_numpy=True, layer_key=None)
     if context.task == HELDOUT:
         rates = get(policy="denoise", scale="counts")
-        if settings:
+        if settings or model.module.gene_likelihood != "nb":
             return rates
         depth = (1 - FRACTION) / FRACTION  # of the held-out counts, whose normalised log is to be predicted
         of_logs = get(policy="denoise", scale="log1p_cp10k", estimand="log", depth=depth)
