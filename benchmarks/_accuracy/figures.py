@@ -6,7 +6,7 @@ import pandas as pd
 
 from .methods import CONTROL, KIND_OF, LABELS, OURS, PEER
 from .sets import HELDOUT, NULL, RECOVERY, SETS
-from .tables import HIDDEN, OF_LOGS, number
+from .tables import HIDDEN, number
 
 BLUE, INK, GREY = "#0072B2", "#3A3F45", "#9AA3AD"
 DPI = 150
@@ -35,7 +35,7 @@ def colour(method: str) -> str:
     return {OURS: BLUE, CONTROL: GREY}.get(KIND_OF[method], INK)
 
 
-def ranges(table: pd.DataFrame, task: str, metric: str, hidden: tuple[str, ...] = (*HIDDEN, OF_LOGS)) -> pd.DataFrame:
+def ranges(table: pd.DataFrame, task: str, metric: str, hidden: tuple[str, ...] = HIDDEN) -> pd.DataFrame:
     """Mean, lowest and highest over seeds, by set and method."""
     chosen = table[(table["task"] == task) & (table["metric"] == metric) & ~table["method"].isin(hidden)]
     return chosen.groupby(["set", "method"])["value"].agg(["mean", "min", "max"])

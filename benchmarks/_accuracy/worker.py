@@ -19,8 +19,8 @@ CONTROL_KEYS = {
     "all zeros": "all_zeros",
     "held-out counts (a leak)": "leak",
 }
-LOG_VALUES = ("ours_log",)
-"""Results of held-out runs that are values to be compared as they are."""
+NO_RATES = ("ours_impute", "ours_sample", "ours_log")
+"""Results that Poisson losses do not score: of null runs only, or log values to be compared as they are."""
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def heldout(method: Method, context: Context) -> dict[str, dict[str, float]]:
     def again(key: str):
         return lambda train: found[key]
 
-    others = [key for key in _others(method, context) if key not in LOG_VALUES]
+    others = [key for key in method.labels if key not in (method.key, *NO_RATES)]
     table = molecular_cv(counts, {method.key: fit, **{key: again(key) for key in others}}, FRACTION, seed)
     note = table["note"].iloc[0]
     if note:
@@ -91,31 +91,26 @@ def heldout(method: Method, context: Context) -> dict[str, dict[str, float]]:
 
 def _mse_gain(values: np.ndarray, counts: Any, seed: int) -> float:
     """1 - MSE / MSE(no denoising) of log values as they are: to normalise what lies below the counts would undo it."""
-    from scgacl_scvi.datasets import thin
     from scgacl_scvi.evaluate import cp10k_mse
     from scgacl_scvi.scales import convert
 
-    train, test = thin(counts, FRACTION, seed)
-    seen = np.ravel(train.sum(0)) > 0
+    train, test, seen = _split(counts, seed)
     train, test = train[:, seen], test[:, seen].toarray()
     library = np.maximum(test.sum(1, keepdims=True), 1)
     truth = convert(test, "counts", "log1p_cp10k", library=library, median_library=1.0)
     return 1 - float(np.mean((values - truth) ** 2)) / cp10k_mse(train, test)
 
 
-_ONLY = {"ours_impute": NULL, "ours_sample": NULL, "ours_log": HELDOUT}
-"""Task of a result that is asked for in one only."""
-
-
-def _others(method: Method, context: Context) -> list[str]:
-    return [key for key in method.labels if key != method.key and _ONLY.get(key, context.task) == context.task]
-
-
 def _rates_of_truth(context: Context) -> Any:
+    return FRACTION * context.data.truth[:, _split(context.data.counts, context.seed)[2]]
+
+
+def _split(counts: Any, seed: int) -> tuple[Any, Any, np.ndarray]:
+    """Training and held-out counts as molecular cross-validation draws them, and the genes that it keeps."""
     from scgacl_scvi.datasets import thin
 
-    train = thin(context.data.counts, FRACTION, context.seed)[0]
-    return FRACTION * context.data.truth[:, np.ravel(train.sum(0)) > 0]
+    train, test = thin(counts, FRACTION, seed)
+    return train, test, np.ravel(train.sum(0)) > 0
 
 
 def _metrics(table: Any) -> dict[str, dict[str, float]]:

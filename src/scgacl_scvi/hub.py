@@ -241,7 +241,7 @@ def _heldout(model: "SCGACL") -> pd.DataFrame:
     report = model.gene_report()
     known = report["gain"].dropna()
     cells = report.attrs["heldout_cells"]
-    of = "validation cells, not trained on" if cells == "validation" else "training cells, which flatters"
+    of = "molecules of validation cells, not trained on" if cells == "validation" else "training cells, which flatters"
     rows = {
         f"median gain of a gene ({report.attrs['units']['gain']}), {of}": f"{known.median():.3f}",
         "genes that are predicted better than by their mean": f"{(known > 0).sum():,} of {len(known):,}",

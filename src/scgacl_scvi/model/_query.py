@@ -39,9 +39,10 @@ class QueryMixin(ArchesMixin):
         """Prepare a trained model for new data, whose batches may be new.
 
         The new model imputes as it is: a new batch is taken for an average one. ``train()`` then fits what concerns the
-        new batches alone (their weights in encoder and generator, each gene's mean in them, with ``"gene-batch"`` its
-        dispersion), by the evidence bound. Every value of the reference stays the same to the bit: weights, prior,
-        dropout curve, and the gate of each gene. So do the results for the reference's own cells.
+        new batches alone (their weights in the generator, and in an encoder that sees batches; each gene's mean in
+        them; with ``"gene-batch"`` its dispersion), by the evidence bound. Every value of the reference stays the same
+        to the bit: weights, prior, dropout curve, and the gate of each gene. So do the results for the
+        reference's own cells.
 
         Parameters
         ----------

@@ -33,13 +33,12 @@ class Withheld:
             generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
             held.append(sparse.csr_matrix(hold_out(x, HELDOUT_FRACTION, generator, entries=whole_entries).numpy()))
             cells.append(rows)
-        self.cells = np.concatenate(cells)
         self._matrix = sparse.vstack(held, format="csr")
         self._row = np.full(shape[0], -1)
-        self._row[self.cells] = np.arange(len(self.cells))
+        self._row[np.concatenate(cells)] = np.arange(self._matrix.shape[0])
 
     def of(self, cells: np.ndarray) -> Tensor:
-        """What is withheld of some cells that are all among :attr:`cells`, cells x genes."""
+        """What is withheld of some cells from which something is, cells x genes."""
         return torch.from_numpy(self._matrix[self._row[cells]].toarray())
 
     def taken_from(self, x: Tensor, cells: np.ndarray) -> Tensor:
