@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 from scvi.train import TrainRunner
@@ -11,6 +12,7 @@ from scgacl_scvi._keys import HELDOUT
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.train import CellSplitter, EpochLogger, Phase, Phases, RestoreBest, SCGACLTrainingPlan
 from scgacl_scvi.train._gate_fit import fit_gate, refresh_gate
+from scgacl_scvi.train._own_dispersion import ENTRIES, fit_own_dispersions
 from scgacl_scvi.train._query import fit_new_batches, only_new_trainable
 from scgacl_scvi.train._strata_fit import fit_strata
 
@@ -250,11 +252,13 @@ class TrainingMixin:
             if hold_out:
                 fit_new_batches(self.module, self.reference_categories_[0], *cells)
             return
-        seen = splitter.seen_cells if epochs.joint else cells[-1]
+        seen = partial(splitter.seen_cells, validation=bool(epochs.joint))
         if self.module.gate.fitted:
             refresh_gate(self.module, seen)
         elif hold_out:
             fit_gate(self.module, *cells)
+        if self.module.gate.fitted and self.module.gene_likelihood == "nb":  # "zinb": the dropout curve has its own
+            fit_own_dispersions(self.module, seen(at_most=max(1, ENTRIES // self.summary_stats.n_vars)))
         if self.module.n_strata > 1 and self.module.gene_likelihood != "normal":
             fit_strata(self.module, seen())
         with seeded(seed):

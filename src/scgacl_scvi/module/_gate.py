@@ -46,6 +46,8 @@ class GeneGate(nn.Module):
         self.register_buffer("weight_cluster", torch.zeros(n_genes))
         self.register_buffer("weight_generator", torch.ones(n_genes))
         self.register_buffer("evidence", torch.full((n_genes,), torch.nan))
+        # Of the inverse dispersion around the mixed mean, to the module's around the generator's.
+        self.register_buffer("log_theta_ratio", torch.zeros(n_genes))
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -57,6 +59,12 @@ class GeneGate(nn.Module):
         self.weight_cluster.zero_()
         self.weight_generator.fill_(1.0)
         self.evidence.fill_(torch.nan)
+        self.log_theta_ratio.zero_()
+
+    @property
+    def keeps_own_mean(self) -> Tensor:
+        """Which genes follow neither cluster nor generator (bool, genes)."""
+        return (self.weight_cluster == 0) & (self.weight_generator == 0)
 
     def depth_correction(self, log_scale: Tensor, theta: Tensor) -> Tensor:
         """Log of the factor that all genes of a cell share in the generator's mean, cells x 1.

@@ -89,9 +89,15 @@ def _as_mask(visible: Tensor | None, like: Tensor) -> Tensor | None:
     return None if visible is None else visible.to(like.dtype)
 
 
-def entry_log_prob(x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor | None = None) -> Tensor:
-    """Log-probability of each count under the (zero-inflated) negative binomial; arguments as above, same shape."""
-    log_p = nb_zero_log_prob(mu, theta) + _nb_nonzero_excess(x, mu, theta) - torch.lgamma(x + 1)
+def entry_log_prob(
+    x: Tensor, mu: Tensor, theta: Tensor, zi_logits: Tensor | None = None, nonzeros: Nonzeros | None = None
+) -> Tensor:
+    """Log-probability of each count under the (zero-inflated) negative binomial; arguments as above, cells x genes."""
+    log_p = nb_zero_log_prob(mu, theta)
+    seen = nonzeros or Nonzeros(x)
+    counts = seen.values
+    seen.add_to(log_p, _nb_nonzero_excess(counts, seen.of(mu), seen.of(theta.expand_as(mu))))
+    seen.add_to(log_p, -torch.lgamma(counts + 1))
     if zi_logits is None:
         return log_p
     kept = F.logsigmoid(-zi_logits) + log_p

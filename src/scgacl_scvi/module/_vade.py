@@ -314,7 +314,8 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         shift = self.gate_shift(tensors, transform_batch)
         scale, correction = self.gate(own["scale"], responsibilities, self.theta, shift)
         depth = inferred["library"] / self.median_library
-        return {**own, "scale": scale * of_stratum, "rate": scale * (depth * correction)}
+        theta = own["theta"] * self.gate.log_theta_ratio.exp()
+        return {**own, "scale": scale * of_stratum, "rate": scale * (depth * correction), "theta": theta}
 
     def reconstruction_loss(
         self,

@@ -12,6 +12,7 @@ from scgacl_scvi.module import VaDE
 from scgacl_scvi.module._gate import GateSums, counted_share
 from scgacl_scvi.module._gate_groups import GroupSums
 from scgacl_scvi.module._likelihoods import entry_log_prob
+from scgacl_scvi.module._nonzeros import Nonzeros
 
 MIN_EVIDENCE = 1.5
 """Nats by which held-out counts have to prefer the richer means. Under a gene's own mean, the chance of so much is at
@@ -172,10 +173,11 @@ def _heldout_log_ratios(module: VaDE, x: Tensor, own: dict) -> Tensor:
     total = torch.zeros(len(WEIGHTS), x.shape[1], dtype=torch.float64, device=x.device)
     for at, genes in _heldout_blocks(module, own):
         theta, zi_logits = _at(own, "theta", at, genes), _at(own, "zi_logits", at, genes)
-        base = log_base[at]
+        counts, base, by_cluster, by_generator = x[at], log_base[at], cluster[at], generator[at]
+        nonzeros = Nonzeros(counts)
         for total_of, (of_cluster, of_generator) in zip(total, WEIGHTS, strict=True):
-            rate = (base + of_cluster * cluster[at] + of_generator * generator[at]).exp()
-            total_of[genes] += entry_log_prob(x[at], rate, theta, zi_logits).sum(0)
+            rate = (base + of_cluster * by_cluster + of_generator * by_generator).exp()
+            total_of[genes] += entry_log_prob(counts, rate, theta, zi_logits, nonzeros).sum(0)
     return total - total[0]
 
 

@@ -95,9 +95,12 @@ class CellSplitter(DataSplitter):
         """Training cells in a fixed order, with or without what they keep from the first phases."""
         return self._cells(np.sort(self.train_idx), heldout_groups=self.heldout_groups if held_out else None)
 
-    def seen_cells(self) -> CellLoader:
-        """Training and validation cells in a fixed order, with all that is known of them."""
-        return self._cells(np.sort(np.concatenate([self.train_idx, self.val_idx])))
+    def seen_cells(self, *, validation: bool = True, at_most: int | None = None) -> CellLoader:
+        """Training (and validation) cells in a fixed order, or a random sample, with all that is known of them."""
+        cells = np.concatenate([self.train_idx, self.val_idx]) if validation else self.train_idx
+        if at_most is not None and at_most < len(cells):
+            cells = np.random.default_rng(self.seed).choice(cells, at_most, replace=False)
+        return self._cells(np.sort(cells))
 
     def unseen_cells(self) -> Iterator[dict[str, Tensor]]:
         """Batches of validation cells; each cell comes once with each group of genes held out.

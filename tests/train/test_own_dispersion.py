@@ -1,0 +1,127 @@
+"""A gene that keeps its own mean has the dispersion of its counts around that, not around the generator's mean."""
+
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from scipy import stats
+
+from scgacl_scvi import SCGACL
+from scgacl_scvi.train._own_dispersion import _COARSE, _log_theta
+
+SMALL = {"n_latent": 4, "n_hidden": 32, "n_hidden_discriminator": 16}
+FAST = {"pretrain_epochs": 6, "vade_epochs": 4, "joint_epochs": 3, "batch_size": 32, "enable_progress_bar": False}
+
+
+def _grid_log_likelihood(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    thetas = np.exp(_COARSE)[:, None, None]
+    return stats.nbinom.logpmf(x, thetas, thetas / (thetas + mean)).sum(1)
+
+
+def test_dispersion_is_the_posterior_mean_of_its_inverse():
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(0.2, 5.0, 60)[:, None]
+    x = rng.poisson(rng.gamma(2.0, mean / 2.0, (60, 1)))
+    found = _log_theta(_grid_log_likelihood(x, mean), start=0.3)[0]
+
+    # By quadrature on another grid, the centre by the same fixed point: one gene and the start.
+    grid = np.linspace(-12.0, 16.0, 20001)
+    log_p = stats.nbinom.logpmf(x, np.exp(grid), 1 / (1 + mean * np.exp(-grid))).sum(0)
+    centre = 0.3
+    for _ in range(200):
+        posterior = np.exp(log_p - log_p.max() - (grid - centre) ** 2 / 2)
+        posterior /= posterior.sum()
+        centre = (grid @ posterior + 0.3) / 2
+    assert found == pytest.approx(-np.log(np.exp(-grid) @ posterior), abs=0.01)
+
+
+def test_dispersions_are_found_where_counts_tell_and_drawn_to_the_others_where_not():
+    rng = np.random.default_rng(1)
+    theta = np.where(np.arange(80) < 40, 0.5, 8.0)
+    mean = np.full((800, 80), 3.0)
+    mean[:, 60:] = 0.005  # these say nothing
+    x = rng.poisson(rng.gamma(theta, mean / theta))
+    found = _log_theta(_grid_log_likelihood(x, mean), start=0.0)
+    np.testing.assert_allclose(found[:40], np.log(0.5), atol=0.3)
+    np.testing.assert_allclose(found[40:60].mean(), np.log(8.0), atol=0.4)
+    assert (np.abs(found[60:] - np.median(found)) < 1.5).all()
+    assert found[60:].std() < 0.5
+
+
+def _rare_marker(seed: int = 0) -> AnnData:
+    """Independent genes; in ten of 400 cells the first is 20-fold up, which nothing else could tell."""
+    rng = np.random.default_rng(seed)
+    mean = rng.uniform(0.5, 3.0, (1, 30)).repeat(400, 0)
+    mean[:, 0] = 0.4
+    mean[:10, 0] = 8.0
+    return AnnData(rng.poisson(rng.gamma(10.0, mean / 10.0)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def model() -> SCGACL:
+    adata = _rare_marker()
+    SCGACL.setup_anndata(adata)
+    fitted = SCGACL(adata, gene_likelihood="nb", **SMALL)
+    fitted.train(**FAST)
+    return fitted
+
+
+def _own(module) -> torch.Tensor:
+    return (module.theta.log() + module.gate.log_theta_ratio).detach()
+
+
+def test_genes_that_keep_their_mean_have_a_dispersion_of_their_own_and_only_they(model):
+    gate = model.module.gate
+    assert gate.keeps_own_mean.sum() > 20
+    assert torch.equal(gate.keeps_own_mean, gate.log_theta_ratio != 0)
+    assert gate.keeps_own_mean[0]
+    assert _own(model.module)[0] < _own(model.module)[1:].median() - 1.0
+
+
+def test_counts_that_the_mean_does_not_explain_weigh_more_for_it(model):
+    kept = np.expm1(model.get_imputed_expression(policy="denoise", return_numpy=True))[:, 0]
+    gate = model.module.gate
+    learnt = gate.log_theta_ratio.clone()
+    gate.log_theta_ratio.zero_()
+    before = np.expm1(model.get_imputed_expression(policy="denoise", return_numpy=True))[:, 0]
+    gate.log_theta_ratio.copy_(learnt)
+    fold = [np.log(values[:10].mean() / values[10:].mean()) for values in (before, kept)]
+    assert fold[1] > fold[0] + 0.15
+    assert fold[1] < np.log(20)
+
+
+def test_dispersions_come_back_from_disk_and_are_gone_after_a_reset(model, tmp_path):
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = SCGACL.load(tmp_path / "model")
+    assert torch.equal(loaded.module.gate.log_theta_ratio, model.module.gate.log_theta_ratio)
+    loaded.module.gate.reset()
+    assert not loaded.module.gate.log_theta_ratio.any()
+
+
+def test_batches_that_differ_in_dispersion_still_do():
+    adata = _rare_marker(1)
+    noisy = np.arange(adata.n_obs) % 2 == 0
+    adata.X[noisy] = np.random.default_rng(2).poisson(adata.X[noisy].mean(0) * _gamma(noisy.sum(), 30, 0.5))
+    adata.obs["batch"] = np.where(noisy, "noisy", "even")
+    SCGACL.setup_anndata(adata, batch_key="batch")
+    fitted = SCGACL(adata, gene_likelihood="nb", dispersion="gene-batch", **SMALL)
+    fitted.train(**FAST | {"pretrain_epochs": 20, "pretrain_lr": 5e-3})
+    module = fitted.module
+    kept = module.gate.keeps_own_mean
+    assert kept.sum() > 15
+    even, own_noisy = module.log_theta.detach() + module.gate.log_theta_ratio  # categories in their order
+    assert (even > own_noisy + 0.5)[kept].float().mean() > 0.9
+    torch.testing.assert_close(even - own_noisy, module.log_theta[0] - module.log_theta[1], atol=1e-5, rtol=0)
+
+
+def _gamma(n: int, genes: int, shape: float) -> np.ndarray:
+    return np.random.default_rng(3).gamma(shape, 1 / shape, (n, genes))
+
+
+def test_other_likelihoods_and_fits_without_a_gate_have_none():
+    adata = _rare_marker(2)
+    SCGACL.setup_anndata(adata)
+    for likelihood, gated in (("zinb", True), ("nb", False)):
+        fitted = SCGACL(adata, gene_likelihood=likelihood, **SMALL)
+        fitted.train(**FAST, gate_genes=gated)
+        assert not fitted.module.gate.log_theta_ratio.any()
