@@ -73,7 +73,7 @@ PRESETS = {
 }
 
 
-WITH_BATCHES = {"latent_noise": 0.3, "latent_penalty": 0.09}
+WITH_BATCHES = {"latent_noise": 0.25, "latent_penalty": 0.0625}
 """Arguments of the plan where there are batches: an autoencoder with next to no noise holds them in its latent space,
 though the generator is told of them, and the mixture is then fitted to clusters of single batches."""
 

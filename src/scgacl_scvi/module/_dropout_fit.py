@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ._dropout_curve import SHOWN, DropoutCurve, keep_probability, log_shifted, look_up, table
 
-_STEPS, _ENTRIES = 800, 40_000
+_STEPS, _ENTRIES = 500, 40_000
 _RATE, _COMMON_RATE = 0.06, 0.18  # of numbers of a gene, and of those that all genes share
 _START_LEVEL = 0.05  # counts; a gene whose mean lies far below starts here, not at the end of the scale
 
