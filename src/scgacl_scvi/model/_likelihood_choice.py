@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import sparse
 
+from ._statistics import row_blocks
+
 MIN_CELLS = 10
 THRESHOLD = 0.1
 _DEPTH_QUANTILES = np.linspace(0.01, 0.99, 50)
@@ -59,15 +61,14 @@ def choose_likelihood(counts, library: np.ndarray) -> LikelihoodChoice:
     library
         Library size of each cell (counts).
     """
-    counts = sparse.csr_matrix(counts)
-    if not counts.data.all():  # zeros that are stored are zeros nevertheless
-        counts = counts.copy()
-        counts.eliminate_zeros()
-    n_cells = counts.shape[0]
+    n_cells, n_genes = counts.shape
     depth = np.ravel(library) / np.mean(library)
-    seen = np.bincount(counts.indices, minlength=counts.shape[1])
-    total = np.bincount(counts.indices, weights=counts.data, minlength=counts.shape[1])
-    squares = np.bincount(counts.indices, weights=counts.data.astype(np.float64) ** 2, minlength=counts.shape[1])
+    seen, total, squares = np.zeros(n_genes, int), np.zeros(n_genes), np.zeros(n_genes)
+    for _, block in row_blocks(counts):
+        x = sparse.csr_matrix(block)
+        seen += np.bincount(x.indices, weights=x.data != 0, minlength=n_genes).astype(int)  # a stored zero is one
+        total += np.bincount(x.indices, weights=x.data, minlength=n_genes)
+        squares += np.bincount(x.indices, weights=x.data.astype(np.float64) ** 2, minlength=n_genes)
     kept = seen >= MIN_CELLS
     if not kept.any():
         return LikelihoodChoice("nb", 0.0, THRESHOLD, 0)

@@ -36,6 +36,7 @@ from ._mudata import MuDataMixin
 from ._presets import DEFAULT, PAPER, PRESETS
 from ._query import QueryMixin
 from ._seed import current_seed, seeded
+from ._statistics import data_statistics
 from ._training import TrainingMixin
 from ._uncertainty import UncertaintyMixin
 
@@ -207,7 +208,7 @@ class SCGACL(
         self.saw_all_entries_ = False
         self.module.gene_group.copy_(torch.as_tensor(heldout_groups("genes", self.summary_stats.n_vars, self.seed_)))
         if counts is not None:
-            self.module.set_data_statistics(*_data_statistics(counts, library, gene_likelihood, input_scale))
+            self.module.set_data_statistics(*data_statistics(counts, library, gene_likelihood, input_scale))
         self._model_summary_string = (
             f"SCGACL ({preset} preset): gene_likelihood: {gene_likelihood}, n_latent: {n_latent}, n_clusters: "
             f"{n_clusters or n_labels or 'by BIC'}, n_hidden: {chosen['n_hidden']}, n_labels: {n_labels}, n_batch: "
@@ -358,16 +359,3 @@ def _check_clusters(n_clusters: int | None, n_labels: int, preset: str, n_cells:
             "`preset='paper'` needs labels (`setup_anndata(labels_key=...)`) or `n_clusters`; only the default preset "
             "chooses the number of clusters itself."
         )
-
-
-def _data_statistics(x, library: np.ndarray, gene_likelihood: str, input_scale: str) -> tuple[float, np.ndarray, float]:
-    """Median library, each gene's mean at that depth (or the mean of its non-zero lognorm values), and the maximum."""
-    median = float(np.median(library))
-    if input_scale == "counts":
-        scale = sparse.diags_array((median / np.maximum(library, 1e-12)).astype(np.float32))
-        x = scale @ (sparse.csr_array(x) if sparse.issparse(x) else x)
-    if gene_likelihood != "normal":
-        return median, np.ravel(x.mean(0)), float(x.max())
-    x = x.log1p() if sparse.issparse(x) and input_scale == "counts" else np.log1p(x) if input_scale == "counts" else x
-    seen = np.ravel((x > 0).sum(0))
-    return median, np.ravel(x.sum(0)) / np.maximum(seen, 1), float(x.max())
