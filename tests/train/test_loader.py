@@ -214,6 +214,19 @@ def test_unseen_cells_come_once_with_each_group_held_out():
     assert len(numbers) == N_HELDOUT_GROUPS * len(splitter.val_idx)
 
 
+def test_seen_cells_are_all_of_them_or_a_sample_that_the_seed_decides():
+    first, second = (_splitter(True) for _ in range(2))
+    both = np.sort(np.concatenate([first.train_idx, first.val_idx]))
+    np.testing.assert_array_equal(_numbered(first.seen_cells()), both)
+    np.testing.assert_array_equal(_numbered(first.seen_cells(validation=False)), np.sort(first.train_idx))
+    np.testing.assert_array_equal(_numbered(first.seen_cells(at_most=len(both))), both)
+    few = _numbered(first.seen_cells(at_most=9))
+    assert len(set(few)) == 9
+    assert set(few) <= set(both)
+    assert not np.array_equal(few, both[:9])
+    np.testing.assert_array_equal(few, _numbered(second.seen_cells(at_most=9)))
+
+
 def test_getters_hold_nothing_out():
     adata = make_counts()
     _manager(adata)

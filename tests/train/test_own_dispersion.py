@@ -7,7 +7,7 @@ from anndata import AnnData
 from scipy import stats
 
 from scgacl_scvi import SCGACL
-from scgacl_scvi.train._own_dispersion import _COARSE, _log_theta
+from scgacl_scvi.train._own_dispersion import _COARSE, _log_likelihoods, _log_theta
 
 SMALL = {"n_latent": 4, "n_hidden": 32, "n_hidden_discriminator": 16}
 FAST = {"pretrain_epochs": 6, "vade_epochs": 4, "joint_epochs": 3, "batch_size": 32, "enable_progress_bar": False}
@@ -83,8 +83,10 @@ def test_counts_that_the_mean_does_not_explain_weigh_more_for_it(model):
     gate = model.module.gate
     learnt = gate.log_theta_ratio.clone()
     gate.log_theta_ratio.zero_()
-    before = np.expm1(model.get_imputed_expression(policy="denoise", return_numpy=True))[:, 0]
-    gate.log_theta_ratio.copy_(learnt)
+    try:
+        before = np.expm1(model.get_imputed_expression(policy="denoise", return_numpy=True))[:, 0]
+    finally:
+        gate.log_theta_ratio.copy_(learnt)
     fold = [np.log(values[:10].mean() / values[10:].mean()) for values in (before, kept)]
     assert fold[1] > fold[0] + 0.15
     assert fold[1] < np.log(20)
@@ -98,24 +100,67 @@ def test_dispersions_come_back_from_disk_and_are_gone_after_a_reset(model, tmp_p
     assert not loaded.module.gate.log_theta_ratio.any()
 
 
-def test_batches_that_differ_in_dispersion_still_do():
-    adata = _rare_marker(1)
-    noisy = np.arange(adata.n_obs) % 2 == 0
-    adata.X[noisy] = np.random.default_rng(2).poisson(adata.X[noisy].mean(0) * _gamma(noisy.sum(), 30, 0.5))
+def _of_noisy_batch(seed: int) -> AnnData:
+    """Independent genes, overdispersed in one of two batches."""
+    rng = np.random.default_rng(seed)
+    noisy = np.arange(300) % 2 == 0
+    shape = np.where(noisy, 0.5, 20.0)[:, None]
+    adata = AnnData(rng.poisson(rng.gamma(shape, rng.uniform(1.0, 4.0, 30) / shape)).astype(np.float32))
     adata.obs["batch"] = np.where(noisy, "noisy", "even")
+    return adata
+
+
+@pytest.fixture(scope="module")
+def by_batch() -> SCGACL:
+    adata = _of_noisy_batch(1)
     SCGACL.setup_anndata(adata, batch_key="batch")
     fitted = SCGACL(adata, gene_likelihood="nb", dispersion="gene-batch", **SMALL)
     fitted.train(**FAST | {"pretrain_epochs": 20, "pretrain_lr": 5e-3})
-    module = fitted.module
-    kept = module.gate.keeps_own_mean
+    return fitted
+
+
+def _predicted(model: SCGACL) -> tuple[np.ndarray, np.ndarray]:
+    """Means and inverse dispersions that the getters take, cells x genes."""
+    module = model.module.eval()
+    tensors = next(iter(model._make_data_loader(adata=model.adata, batch_size=model.adata.n_obs)))
+    with torch.no_grad():
+        inferred = module.encode(**module._get_inference_input(tensors))
+        inferred["z"] = inferred["qz"].loc
+        own = module.predict(tensors, inferred)
+    return own["rate"].double().numpy(), own["theta"].double().expand_as(own["rate"]).numpy()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_likelihoods_are_those_of_the_counts_around_the_means_of_the_getters(model, by_batch, batched):
+    fitted = by_batch if batched else model
+    module, x = fitted.module, fitted.adata.X.astype(float)
+    genes = torch.nonzero(module.gate.keeps_own_mean).squeeze(-1)
+    loader = fitted._make_data_loader(adata=fitted.adata, batch_size=128)
+    found = _log_likelihoods(module, loader, genes, 1)
+    rate, theta = _predicted(fitted)
+    own = theta / (module.theta * module.gate.log_theta_ratio.exp()).detach().numpy()  # of the batch, to that of all
+    assert (np.ptp(own) > 0.1) == batched
+    expected = []
+    for point in np.exp(_COARSE):
+        log_p = stats.nbinom.logpmf(x, point * own, point * own / (point * own + rate))
+        expected.append(log_p[:, genes].sum(0))
+    np.testing.assert_allclose(found - found[0], np.array(expected) - expected[0], rtol=1e-4, atol=0.05)
+
+
+def test_what_zeros_add_is_as_good_from_some_cells(model):
+    loader = model._make_data_loader(adata=model.adata, batch_size=128)
+    genes = torch.nonzero(model.module.gate.keeps_own_mean).squeeze(-1)
+    every, third = (_log_theta(_log_likelihoods(model.module, loader, genes, k), 1.0) for k in (1, 3))
+    np.testing.assert_allclose(third, every, atol=0.5)
+    assert not np.array_equal(third, every)
+
+
+def test_a_batch_that_is_noisier_still_is(by_batch):
+    kept = by_batch.module.gate.keeps_own_mean.numpy()
     assert kept.sum() > 15
-    even, own_noisy = module.log_theta.detach() + module.gate.log_theta_ratio  # categories in their order
-    assert (even > own_noisy + 0.5)[kept].float().mean() > 0.9
-    torch.testing.assert_close(even - own_noisy, module.log_theta[0] - module.log_theta[1], atol=1e-5, rtol=0)
-
-
-def _gamma(n: int, genes: int, shape: float) -> np.ndarray:
-    return np.random.default_rng(3).gamma(shape, 1 / shape, (n, genes))
+    _, theta = _predicted(by_batch)
+    noisy = (by_batch.adata.obs["batch"] == "noisy").to_numpy()
+    assert (theta[~noisy][0, kept] > 1.5 * theta[noisy][0, kept]).mean() > 0.9
 
 
 def test_other_likelihoods_and_fits_without_a_gate_have_none():

@@ -12,7 +12,7 @@ from scgacl_scvi._keys import HELDOUT
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.train import CellSplitter, EpochLogger, Phase, Phases, RestoreBest, SCGACLTrainingPlan
 from scgacl_scvi.train._gate_fit import fit_gate, refresh_gate
-from scgacl_scvi.train._own_dispersion import ENTRIES, fit_own_dispersions
+from scgacl_scvi.train._own_dispersion import MAX_CELLS, fit_own_dispersions
 from scgacl_scvi.train._query import fit_new_batches, only_new_trainable
 from scgacl_scvi.train._strata_fit import fit_strata
 
@@ -257,8 +257,9 @@ class TrainingMixin:
             refresh_gate(self.module, seen)
         elif hold_out:
             fit_gate(self.module, *cells)
-        if self.module.gate.fitted and self.module.gene_likelihood == "nb":  # "zinb": the dropout curve has its own
-            fit_own_dispersions(self.module, seen(at_most=max(1, ENTRIES // self.summary_stats.n_vars)))
+        if self.module.gate.fitted and self.module.gene_likelihood == "nb":  # a "zinb" has a dropout curve for zeros
+            n = min(MAX_CELLS, splitter.n_train + (splitter.n_val if epochs.joint else 0))
+            fit_own_dispersions(self.module, seen(at_most=n), n)
         if self.module.n_strata > 1 and self.module.gene_likelihood != "normal":
             fit_strata(self.module, seen())
         with seeded(seed):

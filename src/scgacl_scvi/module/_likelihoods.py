@@ -22,7 +22,7 @@ def nb_zero_log_prob(mu: Tensor, theta: Tensor) -> Tensor:
     return -theta * torch.log1p(mu / theta)
 
 
-def _nb_nonzero_excess(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
+def nb_nonzero_excess(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
     """What the log-probability of ``x`` has beyond that of a zero, without the constant ``-lgamma(x + 1)``."""
     return torch.lgamma(x + theta) - torch.lgamma(theta) + x * (torch.log(mu + EPS) - torch.log(theta + mu + EPS))
 
@@ -96,7 +96,7 @@ def entry_log_prob(
     log_p = nb_zero_log_prob(mu, theta)
     seen = nonzeros or Nonzeros(x)
     counts = seen.values
-    seen.add_to(log_p, _nb_nonzero_excess(counts, seen.of(mu), seen.of(theta.expand_as(mu))))
+    seen.add_to(log_p, nb_nonzero_excess(counts, seen.of(mu), seen.of(theta.expand_as(mu))))
     seen.add_to(log_p, -torch.lgamma(counts + 1))
     if zi_logits is None:
         return log_p

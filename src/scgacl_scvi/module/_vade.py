@@ -1,5 +1,6 @@
 """VaDE: a variational autoencoder with a Gaussian-mixture prior, and the multi-task discriminator of scGACL."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,7 +16,7 @@ from torch.distributions import Normal
 from ._clusters import ClassesMixin, KMeansClasses
 from ._dropout_curve import DropoutCurve
 from ._gate import GeneGate
-from ._groups import GroupsMixin
+from ._groups import MAX_LOG_THETA, GroupsMixin
 from ._likelihoods import (
     masked_normal_log_likelihood,
     masked_squared_error,
@@ -314,7 +315,7 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         shift = self.gate_shift(tensors, transform_batch)
         scale, correction = self.gate(own["scale"], responsibilities, self.theta, shift)
         depth = inferred["library"] / self.median_library
-        theta = own["theta"] * self.gate.log_theta_ratio.exp()
+        theta = (own["theta"] * self.gate.log_theta_ratio.exp()).clamp_max(math.exp(MAX_LOG_THETA))
         return {**own, "scale": scale * of_stratum, "rate": scale * (depth * correction), "theta": theta}
 
     def reconstruction_loss(

@@ -9,26 +9,27 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from scgacl_scvi.module import VaDE
-from scgacl_scvi.module._likelihoods import entry_log_prob
+from scgacl_scvi.module._likelihoods import nb_nonzero_excess, nb_zero_log_prob
 from scgacl_scvi.module._nonzeros import Nonzeros
 
-ENTRIES = 10_000_000
-"""Cells x genes from which dispersions are learnt; of more data a random sample of cells is as good."""
+MAX_CELLS = 50_000
+"""Cells from which dispersions are learnt at most; a random sample of more. Of a type of .1 % it still has fifty."""
 
+_ZERO_ENTRIES = 10_000_000  # what zeros add is smooth in the mean, so every n-th cell will do for it
 _COARSE = np.linspace(-5.0, 9.0, 36)  # log theta; between its points the log-likelihood is smooth
 _FINE = np.linspace(-5.0, 9.0, 281)
 _SPREAD = 1.0  # of log theta over genes
-_EM_STEPS = 50
+_EM_STEPS, _TOLERANCE = 1000, 1e-4
 
 
 @torch.no_grad()
-def fit_own_dispersions(module: VaDE, batches: Iterable) -> None:
+def fit_own_dispersions(module: VaDE, batches: Iterable, n_cells: int) -> None:
     """Fit the dispersion of the genes whose mean follows neither cluster nor generator.
 
     The module's dispersions are those around the generator's means. A gene that keeps its own mean varies around that
     by all that the generator might have explained: the markers of a rare type whose means held-out counts could not
     bear out, above all. Their counts have to weigh more in the posterior mean. Log dispersions are normal over these
-    genes, around a mean that is learnt by EM (empirical Bayes); each gene gets its posterior mean.
+    genes, around a mean that is learnt by EM (empirical Bayes); each gene gets 1 over its posterior mean of 1 / theta.
 
     Parameters
     ----------
@@ -36,34 +37,45 @@ def fit_own_dispersions(module: VaDE, batches: Iterable) -> None:
         The trained module, its gate fitted. Where each batch has dispersions, their ratios stay.
     batches
         An iterator over cells, with nothing held out.
+    n_cells
+        How many cells that are.
     """
     gate = module.gate
-    genes = torch.nonzero(gate.keeps_own_mean).squeeze(-1)
+    genes = torch.nonzero(gate.keeps_own_mean & module.gene_seen).squeeze(-1)
+    gate.log_theta_ratio.zero_()
     if not len(genes):
         return
     training = module.training
     module.eval()
-    total = _log_likelihoods(module, batches, genes)
+    total = _log_likelihoods(module, batches, genes, -(-n_cells * len(genes) // _ZERO_ENTRIES))
     log_theta = module.theta.log()
     own = torch.as_tensor(_log_theta(total, float(log_theta.mean()))).to(log_theta)
-    gate.log_theta_ratio.zero_()
     gate.log_theta_ratio[genes] = own - log_theta[genes]
     module.train(training)
 
 
-def _log_likelihoods(module: VaDE, batches: Iterable, genes: Tensor) -> np.ndarray:
-    """Log-likelihood of each of the genes' counts at each dispersion of the coarse grid, grid x genes."""
+@torch.no_grad()
+def _log_likelihoods(module: VaDE, batches: Iterable, genes: Tensor, every: int) -> np.ndarray:
+    """Log-likelihood, but for a constant, of each of the genes at each dispersion of the coarse grid, grid x genes.
+
+    What zeros add is taken from one cell in ``every``. In double precision: rounding of ``lgamma`` at a large theta is
+    the same for all counts of a size, and adds up.
+    """
     total = torch.zeros(len(_COARSE), len(genes), dtype=torch.float64, device=module.device)
-    thetas = torch.as_tensor(np.exp(_COARSE), dtype=torch.float32, device=module.device)
+    thetas = torch.as_tensor(np.exp(_COARSE), device=module.device)
     for tensors in batches:
         tensors = {key: value.to(module.device) for key, value in tensors.items()}
         inferred = module.encode(**module._get_inference_input(tensors))
         inferred["z"] = inferred["qz"].loc
-        x, rate = tensors[REGISTRY_KEYS.X_KEY][:, genes], module.predict(tensors, inferred)["rate"][:, genes]
-        of_batch = module.theta_of(tensors[REGISTRY_KEYS.BATCH_KEY])[..., genes] / module.theta[genes]
-        nonzeros = Nonzeros(x)
+        x = tensors[REGISTRY_KEYS.X_KEY][:, genes].double()
+        rate = module.predict(tensors, inferred)["rate"][:, genes].double()
+        of_batch = (module.theta_of(tensors[REGISTRY_KEYS.BATCH_KEY]) / module.theta)[..., genes].double().expand_as(x)
+        nonzeros, share = Nonzeros(x), len(x) / len(x[::every])
+        rate_seen, of_batch_seen = nonzeros.of(rate), nonzeros.of(of_batch)
         for of_theta, theta in zip(total, thetas, strict=True):
-            of_theta += entry_log_prob(x, rate, theta * of_batch, nonzeros=nonzeros).sum(0)
+            of_theta += share * nb_zero_log_prob(rate[::every], theta * of_batch[::every]).sum(0)
+            excess = nb_nonzero_excess(nonzeros.values, rate_seen, theta * of_batch_seen)
+            of_theta += nonzeros.sum_by_column(excess)
     return total.cpu().numpy()
 
 
@@ -75,10 +87,12 @@ def _log_theta(log_likelihood: np.ndarray, start: float) -> np.ndarray:
     many genes that nothing sets apart, and draw in the few that are to be found.
     """
     fine = CubicSpline(_COARSE, log_likelihood)(_FINE)
+    likelihood = np.exp(fine - fine.max(0))
     centre = start
     for _ in range(_EM_STEPS):
-        log_posterior = fine - ((_FINE - centre) ** 2 / 2 / _SPREAD**2)[:, None]
-        posterior = np.exp(log_posterior - log_posterior.max(0))
+        posterior = likelihood * np.exp(-((_FINE - centre) ** 2) / 2 / _SPREAD**2)[:, None]
         posterior /= posterior.sum(0)
-        centre = (float((_FINE @ posterior).sum()) + start) / (posterior.shape[1] + 1)
+        before, centre = centre, (float((_FINE @ posterior).sum()) + start) / (posterior.shape[1] + 1)
+        if abs(centre - before) < _TOLERANCE:
+            break
     return -np.log(np.exp(-_FINE) @ posterior)

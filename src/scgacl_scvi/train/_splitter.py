@@ -96,7 +96,10 @@ class CellSplitter(DataSplitter):
         return self._cells(np.sort(self.train_idx), heldout_groups=self.heldout_groups if held_out else None)
 
     def seen_cells(self, *, validation: bool = True, at_most: int | None = None) -> CellLoader:
-        """Training (and validation) cells in a fixed order, or a random sample, with all that is known of them."""
+        """Training (and validation) cells in a fixed order, with all that is known of them.
+
+        Of more cells than ``at_most`` a random sample, by the splitter's seed.
+        """
         cells = np.concatenate([self.train_idx, self.val_idx]) if validation else self.train_idx
         if at_most is not None and at_most < len(cells):
             cells = np.random.default_rng(self.seed).choice(cells, at_most, replace=False)
