@@ -57,7 +57,7 @@ def main() -> None:
         for policy, shares in kept.items():
             values = model.get_imputed_expression(policy=policy, return_numpy=True, layer_key=None)
             shares.append(float(fold_change(np.expm1(values), rare)[markers].mean() / raw))
-        passed = (model.module.gate.weight_generator + model.module.gate.weight_cluster > 0)[markers].float().mean()
+        passed = (~model.module.gate.keeps_own_mean)[markers].float().mean()
         print(
             {"seed": seed, **{k: round(v[-1], 3) for k, v in kept.items()}, "markers passing": round(float(passed), 2)}
         )

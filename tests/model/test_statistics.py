@@ -19,7 +19,7 @@ def _counts(n: int, genes: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64])
 def test_statistics_are_those_of_the_dense_matrix_across_blocks_of_cells(dtype):
-    x = _counts(17000, 12).astype(dtype)  # three blocks
+    x = _counts(17000, 300).astype(dtype)  # three blocks
     library = np.maximum(x.sum(1), 1).astype(float)
     scaled = x * (np.median(library) / library)[:, None]
     for kind in (sparse.csr_matrix, sparse.csr_array, np.asarray):
@@ -30,7 +30,7 @@ def test_statistics_are_those_of_the_dense_matrix_across_blocks_of_cells(dtype):
 
 
 def test_stored_zeros_are_zeros_for_the_choice_of_the_likelihood():
-    x = _counts(9000, 8)
+    x = _counts(9000, 300)  # two blocks
     stored = sparse.csr_matrix(x + 1)
     stored.data -= 1
     assert stored.nnz == x.size

@@ -14,6 +14,7 @@ from torch import Tensor
 from scgacl_scvi._keys import MISSING_GENES
 from scgacl_scvi.dropout import fit_gamma_normal
 from scgacl_scvi.module import VaDE
+from scgacl_scvi.module._at_mean import at_posterior_mean
 from scgacl_scvi.module._dropout_fit import fit_dropout_curve
 
 from ._assemble import ReturnType, check_return_type
@@ -162,10 +163,8 @@ class DropoutMixin:
         n_used = min(n_cells, max(256, _FIT_ENTRIES // n_genes))
         rows = np.sort(np.random.default_rng(self.seed_).permutation(n_cells)[:n_used])
         counts, means = [], []
-        for tensors in self._make_data_loader(adata=self.adata, indices=rows, batch_size=BATCH_SIZE):
-            tensors = {key: value.to(module.device) for key, value in tensors.items()}
-            inferred = module.encode(**module._get_inference_input(tensors))
-            inferred["z"] = inferred["qz"].loc
+        loader = self._make_data_loader(adata=self.adata, indices=rows, batch_size=BATCH_SIZE)
+        for tensors, inferred in at_posterior_mean(module, loader):
             counts.append(tensors[REGISTRY_KEYS.X_KEY])
             means.append(module.predict(tensors, inferred)["rate"])
         with torch.enable_grad():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scgacl_scvi._keys import HELD_OUT, UNS
 from scgacl_scvi.module import VaDE
+from scgacl_scvi.module._at_mean import at_posterior_mean
 from scgacl_scvi.module._heldout import HELDOUT_FRACTION
 from scgacl_scvi.train import CellLoader
 from scgacl_scvi.train._gate_fit import MIN_EVIDENCE
@@ -129,10 +130,7 @@ class GeneReportMixin:
     def _posterior_batches(self, loader):
         """Tensors, encoding and generated parameters (z at its mean) of successive batches."""
         module = self.module
-        for tensors in loader:
-            tensors = {key: value.to(module.device) for key, value in tensors.items()}
-            inferred = module.encode(**module._get_inference_input(tensors))
-            inferred["z"] = inferred["qz"].loc
+        for tensors, inferred in at_posterior_mean(module, loader):
             yield tensors, inferred, module.predict(tensors, inferred)
 
     def _heldout_cells(self) -> tuple[np.ndarray, str]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import sparse
 
-from ._statistics import row_blocks
+from scgacl_scvi.evaluate._matrix import row_blocks
 
 MIN_CELLS = 10
 THRESHOLD = 0.1
@@ -64,8 +64,8 @@ def choose_likelihood(counts, library: np.ndarray) -> LikelihoodChoice:
     n_cells, n_genes = counts.shape
     depth = np.ravel(library) / np.mean(library)
     seen, total, squares = np.zeros(n_genes, int), np.zeros(n_genes), np.zeros(n_genes)
-    for _, block in row_blocks(counts):
-        x = sparse.csr_matrix(block)
+    for rows in row_blocks(counts.shape):
+        x = sparse.csr_matrix(counts[rows])
         seen += np.bincount(x.indices, weights=x.data != 0, minlength=n_genes).astype(int)  # a stored zero is one
         total += np.bincount(x.indices, weights=x.data, minlength=n_genes)
         squares += np.bincount(x.indices, weights=x.data.astype(np.float64) ** 2, minlength=n_genes)

@@ -1,19 +1,9 @@
 """What the model takes from the data when it is made; never a second copy of a sparse matrix."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 from scipy import sparse
 
-_ROWS = 8192
-
-
-def row_blocks(x: Any) -> Iterator[tuple[slice, Any]]:
-    """Successive blocks of cells of a matrix (cells x genes), and which they are."""
-    for start in range(0, x.shape[0], _ROWS):
-        rows = slice(start, start + _ROWS)
-        yield rows, x[rows]
+from scgacl_scvi.evaluate._matrix import row_blocks
 
 
 def data_statistics(x, library: np.ndarray, gene_likelihood: str, input_scale: str) -> tuple[float, np.ndarray, float]:
@@ -34,8 +24,8 @@ def data_statistics(x, library: np.ndarray, gene_likelihood: str, input_scale: s
 def _scaled_means(x, scale: np.ndarray) -> tuple[np.ndarray, float]:
     """Mean over cells, each times its factor, of each gene, and the largest value; of a sparse matrix."""
     means, largest = np.zeros(x.shape[1], np.result_type(x.dtype, scale)), 0.0
-    for rows, block in row_blocks(x):
-        block = sparse.csr_array(block)
+    for rows in row_blocks(x.shape):
+        block = sparse.csr_array(x[rows])
         values = block.data * np.repeat(scale[rows], np.diff(block.indptr))
         np.add.at(means, block.indices, values * means.dtype.type(1.0 / x.shape[0]))
         largest = max(largest, float(values.max(initial=0.0)))

@@ -258,8 +258,7 @@ class TrainingMixin:
         elif hold_out:
             fit_gate(self.module, *cells)
         if self.module.gate.fitted and self.module.gene_likelihood == "nb":  # a "zinb" has a dropout curve for zeros
-            n = min(MAX_CELLS, splitter.n_train + (splitter.n_val if epochs.joint else 0))
-            fit_own_dispersions(self.module, seen(at_most=n), n)
+            fit_own_dispersions(self.module, seen(at_most=MAX_CELLS))
         if self.module.n_strata > 1 and self.module.gene_likelihood != "normal":
             fit_strata(self.module, seen())
         with seeded(seed):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scgacl_scvi._keys import HELDOUT_GROUP, MISSING_GENES
 from scgacl_scvi.module import VaDE
+from scgacl_scvi.module._at_mean import at_posterior_mean
 from scgacl_scvi.module._gate import GateSums, counted_share
 from scgacl_scvi.module._gate_groups import GroupSums
 from scgacl_scvi.module._likelihoods import entry_log_prob
@@ -94,10 +95,7 @@ def refresh_gate(module: VaDE, all_batches: Callable[[], Iterable]) -> None:
 
 def _passes(module: VaDE, batches: Iterable):
     """Counts of each batch, and what the module makes of what it may see of them."""
-    for tensors in batches:
-        tensors = {key: value.to(module.device) for key, value in tensors.items()}
-        inferred = module.encode(**module._get_inference_input(tensors))
-        inferred["z"] = inferred["qz"].loc
+    for tensors, inferred in at_posterior_mean(module, batches):
         own = module.generative(**module._get_generative_input(tensors, inferred))
         own["responsibilities"] = module.responsibilities(inferred["z"], tensors)
         own["batch"], own["shift"] = tensors[REGISTRY_KEYS.BATCH_KEY].squeeze(-1), module.gate_shift(tensors)

@@ -9,8 +9,11 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from scgacl_scvi.module import VaDE
+from scgacl_scvi.module._at_mean import at_posterior_mean
 from scgacl_scvi.module._likelihoods import nb_nonzero_excess, nb_zero_log_prob
 from scgacl_scvi.module._nonzeros import Nonzeros
+
+from ._loader import CellLoader
 
 MAX_CELLS = 50_000
 """Cells from which dispersions are learnt at most; a random sample of more. Of a type of .1 % it still has fifty."""
@@ -23,7 +26,7 @@ _EM_STEPS, _TOLERANCE = 1000, 1e-4
 
 
 @torch.no_grad()
-def fit_own_dispersions(module: VaDE, batches: Iterable, n_cells: int) -> None:
+def fit_own_dispersions(module: VaDE, cells: CellLoader) -> None:
     """Fit the dispersion of the genes whose mean follows neither cluster nor generator.
 
     The module's dispersions are those around the generator's means. A gene that keeps its own mean varies around that
@@ -35,10 +38,8 @@ def fit_own_dispersions(module: VaDE, batches: Iterable, n_cells: int) -> None:
     ----------
     module
         The trained module, its gate fitted. Where each batch has dispersions, their ratios stay.
-    batches
-        An iterator over cells, with nothing held out.
-    n_cells
-        How many cells that are.
+    cells
+        The cells to learn from, with nothing held out; :data:`MAX_CELLS` are enough.
     """
     gate = module.gate
     genes = torch.nonzero(gate.keeps_own_mean & module.gene_seen).squeeze(-1)
@@ -47,7 +48,7 @@ def fit_own_dispersions(module: VaDE, batches: Iterable, n_cells: int) -> None:
         return
     training = module.training
     module.eval()
-    total = _log_likelihoods(module, batches, genes, -(-n_cells * len(genes) // _ZERO_ENTRIES))
+    total = _log_likelihoods(module, cells, genes, -(-len(cells.indices) * len(genes) // _ZERO_ENTRIES))
     log_theta = module.theta.log()
     own = torch.as_tensor(_log_theta(total, float(log_theta.mean()))).to(log_theta)
     gate.log_theta_ratio[genes] = own - log_theta[genes]
@@ -63,10 +64,7 @@ def _log_likelihoods(module: VaDE, batches: Iterable, genes: Tensor, every: int)
     """
     total = torch.zeros(len(_COARSE), len(genes), dtype=torch.float64, device=module.device)
     thetas = torch.as_tensor(np.exp(_COARSE), device=module.device)
-    for tensors in batches:
-        tensors = {key: value.to(module.device) for key, value in tensors.items()}
-        inferred = module.encode(**module._get_inference_input(tensors))
-        inferred["z"] = inferred["qz"].loc
+    for tensors, inferred in at_posterior_mean(module, batches):
         x = tensors[REGISTRY_KEYS.X_KEY][:, genes].double()
         rate = module.predict(tensors, inferred)["rate"][:, genes].double()
         of_batch = (module.theta_of(tensors[REGISTRY_KEYS.BATCH_KEY]) / module.theta)[..., genes].double().expand_as(x)
