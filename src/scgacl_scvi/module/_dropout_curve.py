@@ -45,18 +45,29 @@ def table(integrand: Tensor) -> Tensor:
 
 
 def look_up(values: Tensor, log_mean: Tensor, log_shape: Tensor) -> Tensor:
-    """Bilinear interpolation in a table; arguments broadcast, and are held inside the table."""
-    log_mean, log_shape = torch.broadcast_tensors(log_mean, log_shape)
-    row, column = (
-        ((x - float(grid[0])) / float(grid[1] - grid[0])).clamp(0, len(grid) - 1.001)
-        for x, grid in ((log_mean, LOG_MEAN), (log_shape, LOG_SHAPE))
-    )
-    i, j = row.detach().long(), column.detach().long()
-    # All four corners of each cell of the table side by side: one gather instead of four.
-    corners = torch.stack([values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:]], -1).flatten(0, 1)
-    corner = corners[i * (values.shape[1] - 1) + j]
-    lower, upper = torch.lerp(corner[..., ::2], corner[..., 1::2], (column - j)[..., None]).unbind(-1)
-    return torch.lerp(lower, upper, row - i)
+    """Bilinear interpolation in a table, whose ends hold beyond it.
+
+    ``log_mean`` may be cells x genes beside a ``log_shape`` of genes; else both have one shape.
+    """
+    by_gene = log_mean.ndim > log_shape.ndim
+    i, row = _place(LOG_MEAN, log_mean)
+    j, column = _place(LOG_SHAPE, log_shape.expand(log_mean.shape[-1:]) if by_gene else log_shape)
+    if by_gene:  # each gene has one column of the table
+        of_gene = torch.lerp(values.index_select(1, j), values.index_select(1, j + 1), column)
+        return torch.lerp(of_gene.gather(0, i), of_gene.gather(0, i + 1), row)
+    # One index for both axes: gathering and its gradient take a third of the time that two take.
+    flat, width = values.flatten(), values.shape[1]
+    corner = i * width + j
+    lower = torch.lerp(flat.index_select(0, corner), flat.index_select(0, corner + 1), column)
+    upper = torch.lerp(flat.index_select(0, corner + width), flat.index_select(0, corner + width + 1), column)
+    return torch.lerp(lower, upper, row)
+
+
+def _place(grid: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Number of the point of an even grid below each value, and how far to the next one it lies."""
+    place = ((x - float(grid[0])) / float(grid[1] - grid[0])).clamp(0, len(grid) - 1.001)
+    below = place.detach().long()
+    return below, place - below
 
 
 @lru_cache(maxsize=1)

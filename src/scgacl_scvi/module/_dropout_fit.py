@@ -1,7 +1,10 @@
 """Variational fit of the dropout curve, given a trained generator's means."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from ._dropout_curve import SHOWN, DropoutCurve, keep_probability, log_shifted, look_up, table
 
@@ -82,7 +85,7 @@ def fit_dropout_curve(curve: DropoutCurve, x: Tensor, mu: Tensor, seed: int) -> 
             - factor.log_sd.sum()
             - deviation.log_sd.sum()
         )
-        loss = (divergence - likelihood * (n_cells / len(batch.x))) / x.numel()
+        loss = (divergence - likelihood * (n_cells / len(batch.log_mu))) / x.numel()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -99,9 +102,10 @@ class _Batch:
     """Some cells, and where their counts are."""
 
     def __init__(self, x: Tensor, log_mu: Tensor):
-        self.x, self.log_mu = x, log_mu
-        self.cell, self.gene = torch.nonzero(x, as_tuple=True)
-        self.count, self.log_mu_seen = x[self.cell, self.gene], log_mu[self.cell, self.gene]
+        self.log_mu, self.is_zero = log_mu, (x == 0).to(x.dtype)
+        cell, self.gene = torch.nonzero(x, as_tuple=True)
+        self.count, self.log_mu_seen = x[cell, self.gene], log_mu[cell, self.gene]
+        self.constant = torch.lgamma(self.count + 1).sum()
 
     def log_likelihood(self, log_factor: Tensor, log_theta: Tensor, coefficients: Tensor) -> Tensor:
         """Log-likelihood under Gamma expression, Poisson counting and the dropout curve; one number.
@@ -114,20 +118,18 @@ class _Batch:
             a and b of the curve.
         """
         keep = keep_probability(coefficients)
-        count, theta = self.count, log_theta.exp()[self.gene]
-        mean = (self.log_mu_seen + log_factor[self.gene]).exp()
-        seen = (
-            torch.lgamma(count + theta)
-            - torch.lgamma(theta)
-            - torch.lgamma(count + 1)
-            + count * (mean / (mean + theta)).log()
-            - theta * torch.log1p(mean / theta)
-        )
+        at = partial(torch.index_select, dim=0, index=self.gene)
+        theta_of_gene = log_theta.exp()
+        count, theta, log_ratio = self.count, at(theta_of_gene), self.log_mu_seen + at(log_factor - log_theta)
+        excess = softplus(log_ratio)  # log(1 + mean / theta)
+        log_share = log_ratio - excess  # of mean / (mean + theta)
         shape = count + theta  # of the expression's posterior, whose mean is shape * mean / (mean + theta)
-        kept = look_up(table(keep), (shape * mean / (mean + theta)).log(), shape.log())
+        log_shape = shape.log()
+        seen = torch.lgamma(shape) - at(torch.lgamma(theta_of_gene)) + count * log_share - theta * excess
+        kept = look_up(table(keep), log_shape + log_share, log_shape)
         shown = look_up(table(SHOWN.to(keep) * keep), self.log_mu + log_factor, log_theta)
-        zero = torch.log1p(-shown.clamp_max(1 - 1e-6)) * (self.x == 0)
-        return (seen + kept.clamp_min(1e-9).log()).sum() + zero.sum()
+        zero = torch.log1p(-shown.clamp_max(1 - 1e-6)) * self.is_zero
+        return (seen + kept.clamp_min(1e-9).log()).sum() + zero.sum() - self.constant
 
 
 def log_likelihood(x: Tensor, log_mean: Tensor, log_theta: Tensor, coefficients: Tensor) -> Tensor:
