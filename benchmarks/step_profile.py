@@ -51,7 +51,7 @@ def profile(n_cells: int, n_genes: int, likelihood: str, epochs: int | None, bat
     from scgacl_scvi.model._presets import default_schedule
 
     counts = simulate(n_cells, n_genes)
-    batch = batch_size or default_schedule(n_cells, likelihood).batch_size
+    batch = batch_size or default_schedule(n_cells).batch_size
     flops: dict[str, int] = {}
     with counted_steps(flops):
         once = {"pretrain_epochs": 1, "vade_epochs": 1, "joint_epochs": 1}
