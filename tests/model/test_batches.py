@@ -31,10 +31,10 @@ def _null_with_batches(shift: float, seed: int = 0) -> AnnData:
     return adata
 
 
-def _train(adata: AnnData, **model) -> SCGACL:
+def _train(adata: AnnData, gated: bool = True, **model) -> SCGACL:
     SCGACL.setup_anndata(adata, batch_key="batch")
     fitted = SCGACL(adata, gene_likelihood="nb", **SMALL, **model)
-    fitted.train(**FAST, batch_size=32, enable_progress_bar=False)
+    fitted.train(**FAST, batch_size=32, enable_progress_bar=False, gate_genes=gated)
     return fitted
 
 
@@ -98,7 +98,7 @@ def _two_dispersions(n: int = 240, genes: int = 30) -> AnnData:
 
 
 def test_dispersion_of_each_batch_is_learnt_and_enters_the_values():
-    models = {d: _train(_two_dispersions(), dispersion=d) for d in ("gene", "gene-batch")}
+    models = {d: _train(_two_dispersions(), dispersion=d, gated=False) for d in ("gene", "gene-batch")}
     one, each = (models[d].module for d in ("gene", "gene-batch"))
     assert one.log_theta.shape == (30,)
     assert each.log_theta.shape == (2, 30)
@@ -133,6 +133,34 @@ def test_every_getter_takes_dispersions_of_batches():
         ):
             assert np.isfinite(values).all()
         assert model.posterior_predictive_sample(given_counts=False, transform_batch="odd").shape == adata.shape
+
+
+def test_batches_have_dispersions_of_their_own_unless_asked_for_one():
+    adata = _two_dispersions(60)
+    SCGACL.setup_anndata(adata)
+    assert SCGACL(adata, gene_likelihood="nb", **SMALL).module.log_theta.shape == (30,)
+    SCGACL.setup_anndata(adata, batch_key="batch")
+    assert SCGACL(adata, gene_likelihood="normal", **SMALL).module.log_theta.shape == (30,)
+    assert SCGACL(adata, gene_likelihood="nb", dispersion="gene", **SMALL).module.log_theta.shape == (30,)
+    model = SCGACL(adata, gene_likelihood="nb", **SMALL)
+    assert model.module.log_theta.shape == (2, 30)
+    assert model.init_params_["non_kwargs"]["dispersion"] == "gene-batch"  # a query of one batch has it, too
+
+
+def test_dispersions_are_drawn_to_those_of_the_gene_and_these_to_the_mean_of_all():
+    """Against automatic differentiation of the sums of squares."""
+    adata = _two_dispersions(60)
+    SCGACL.setup_anndata(adata, batch_key="batch")
+    for dispersion in ("gene", "gene-batch"):
+        module = SCGACL(adata, gene_likelihood="nb", dispersion=dispersion, **SMALL).module
+        torch.nn.init.normal_(module.log_theta, generator=torch.Generator().manual_seed(0))
+        rows = torch.atleast_2d(module.log_theta)
+        of_gene = rows.mean(0)
+        penalty = (of_gene - of_gene.mean()).square().sum() + (rows - of_gene).square().sum()
+        [expected] = torch.autograd.grad(0.5 * penalty, module.log_theta)
+        module.log_theta.grad = torch.zeros_like(module.log_theta)
+        module.add_prior_gradients(0.0, 0.5)
+        torch.testing.assert_close(module.log_theta.grad, expected)
 
 
 def test_dispersions_that_cannot_be_are_refused():

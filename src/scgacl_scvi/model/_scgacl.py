@@ -86,8 +86,8 @@ class SCGACL(
     dropout_rate
         Dropout in the encoder; default 0.1.
     dispersion
-        ``"gene"``: one inverse dispersion a gene; ``"gene-batch"``: one a gene and batch. As in scvi-tools; count
-        likelihoods only.
+        ``"gene"``: one inverse dispersion a gene; ``"gene-batch"``: one a gene and batch, as in scvi-tools. None:
+        the second where there are batches and counts. A gene that the gate leaves at its own mean has one in any case.
     encode_covariates
         Whether batches and covariates enter the encoder, too, not the generator alone; False as in scvi-tools.
     hide_rate
@@ -131,7 +131,7 @@ class SCGACL(
         dropout_rate: float | None = None,
         hide_rate: float | None = None,
         preset: Literal["default", "paper"] = DEFAULT,
-        dispersion: Literal["gene", "gene-batch"] = "gene",
+        dispersion: Literal["gene", "gene-batch"] | None = None,
         encode_covariates: bool = False,
     ):
         refuse_datamodule(registry)
@@ -149,7 +149,7 @@ class SCGACL(
         labels_state = self.registry_["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]
         self.label_names_ = [str(name) for name in labels_state["categorical_mapping"]][:n_labels]
         _check_clusters(n_clusters, n_labels, preset, None if adata is None else adata.n_obs)
-        check_choice("dispersion", dispersion, ("gene", "gene-batch"))
+        check_choice("dispersion", dispersion, (None, "gene", "gene-batch"))
         self.stratum_names_ = strata_of(self.registry_)
         if self.stratum_names_ and preset == PAPER:
             raise ValueError("`stratify_by` is no part of the published procedure; leave it out, or `preset='paper'`.")
@@ -169,6 +169,8 @@ class SCGACL(
             self.likelihood_choice_ = choice.to_dict()
             gene_likelihood = choice.gene_likelihood
 
+        several = self.summary_stats.n_batch > 1 and gene_likelihood != "normal"
+        dispersion = dispersion or ("gene-batch" if several else "gene")
         if dispersion == "gene-batch" and gene_likelihood == "normal":
             raise ValueError("`dispersion='gene-batch'` needs a count likelihood ('nb' or 'zinb'), not 'normal'.")
         defaults = {"hide_rate": 0.5 if gene_likelihood == "zinb" else 0.2, **PRESETS[preset].module}

@@ -1,5 +1,7 @@
 """What a batch of cells says beside its counts: labels, strata, batches, and entries that are not to be used."""
 
+import math
+
 import torch
 from scvi import REGISTRY_KEYS
 from torch import Tensor
@@ -47,6 +49,16 @@ class GroupsMixin:
         if self.log_theta.ndim == 1:
             return self.theta
         return self.log_theta.clamp(-5.0, MAX_LOG_THETA).exp()[batch_index.squeeze(-1)]
+
+    def gated_theta_of(self, batch_index: Tensor) -> Tensor:
+        """As :meth:`theta_of`, around the means of the gate: a gene that keeps its own has one for all batches.
+
+        Means of logs differ between batches by dispersions alone, and genes that have nothing in common would correlate
+        through that.
+        """
+        theta = self.theta_of(batch_index)
+        theta = theta if theta.ndim == 1 else torch.where(self.gate.keeps_own_mean, self.theta, theta)
+        return (theta * self.gate.log_theta_ratio.exp()).clamp_max(math.exp(MAX_LOG_THETA))
 
     def gate_shift(self, tensors: dict[str, Tensor], transform_batch: int | None = None) -> Tensor | None:
         """Log-ratio of a gene's mean in the cells' batch and stratum to its mean, cells x genes; None for none."""

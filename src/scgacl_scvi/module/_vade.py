@@ -1,6 +1,5 @@
 """VaDE: a variational autoencoder with a Gaussian-mixture prior, and the multi-task discriminator of scGACL."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,7 +15,7 @@ from torch.distributions import Normal
 from ._clusters import ClassesMixin, KMeansClasses
 from ._dropout_curve import DropoutCurve
 from ._gate import GeneGate
-from ._groups import MAX_LOG_THETA, GroupsMixin
+from ._groups import GroupsMixin
 from ._likelihoods import (
     masked_normal_log_likelihood,
     masked_squared_error,
@@ -315,7 +314,7 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         shift = self.gate_shift(tensors, transform_batch)
         scale, correction = self.gate(own["scale"], responsibilities, self.theta, shift)
         depth = inferred["library"] / self.median_library
-        theta = (own["theta"] * self.gate.log_theta_ratio.exp()).clamp_max(math.exp(MAX_LOG_THETA))
+        theta = self.gated_theta_of(tensors[REGISTRY_KEYS.BATCH_KEY])
         return {**own, "scale": scale * of_stratum, "rate": scale * (depth * correction), "theta": theta}
 
     def reconstruction_loss(
@@ -344,7 +343,11 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         """
         outputs = [self.decoder.output] if self.decoder.zi is None else [self.decoder.output, self.decoder.zi]
         terms = [(layer.weight, layer.weight, loadings) for layer in outputs]
-        terms.append((self.log_theta, self.log_theta - self.log_theta.mean(), dispersions))
+        of_gene = self.log_theta.mean(0) if self.log_theta.ndim == 2 else self.log_theta
+        distance = of_gene - of_gene.mean()
+        if self.log_theta.ndim == 2:  # those of batches are drawn to the gene's, and this to that of all genes
+            distance = distance / len(self.log_theta) + (self.log_theta - of_gene)
+        terms.append((self.log_theta, distance, dispersions))
         for parameter, distance, factor in terms:
             if factor and parameter.grad is not None:
                 parameter.grad.add_(distance, alpha=2 * factor)

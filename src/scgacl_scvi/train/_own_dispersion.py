@@ -37,7 +37,7 @@ def fit_own_dispersions(module: VaDE, cells: CellLoader) -> None:
     Parameters
     ----------
     module
-        The trained module, its gate fitted. Where each batch has dispersions, their ratios stay.
+        The trained module, its gate fitted.
     cells
         The cells to learn from, with nothing held out; :data:`MAX_CELLS` are enough.
     """
@@ -67,12 +67,11 @@ def _log_likelihoods(module: VaDE, batches: Iterable, genes: Tensor, every: int)
     for tensors, inferred in at_posterior_mean(module, batches):
         x = tensors[REGISTRY_KEYS.X_KEY][:, genes].double()
         rate = module.predict(tensors, inferred)["rate"][:, genes].double()
-        of_batch = (module.theta_of(tensors[REGISTRY_KEYS.BATCH_KEY]) / module.theta)[..., genes].double().expand_as(x)
         nonzeros, share = Nonzeros(x), len(x) / len(x[::every])
-        rate_seen, of_batch_seen = nonzeros.of(rate), nonzeros.of(of_batch)
+        rate_seen = nonzeros.of(rate)
         for of_theta, theta in zip(total, thetas, strict=True):
-            of_theta += share * nb_zero_log_prob(rate[::every], theta * of_batch[::every]).sum(0)
-            excess = nb_nonzero_excess(nonzeros.values, rate_seen, theta * of_batch_seen)
+            of_theta += share * nb_zero_log_prob(rate[::every], theta).sum(0)
+            excess = nb_nonzero_excess(nonzeros.values, rate_seen, theta)
             of_theta += nonzeros.sum_by_column(excess)
     return total.cpu().numpy()
 
