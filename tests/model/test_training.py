@@ -41,6 +41,32 @@ def test_every_loss_is_logged_in_every_phase(update):
         assert values.isna().tolist() == ([True] * 4 + [False] * 2 if late else [False] * 6), name
 
 
+@pytest.mark.parametrize(("every", "seen"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (9, [0])])
+def test_the_discriminator_sees_the_first_batch_and_every_so_many_with_the_weight_of_all(monkeypatch, every, seen):
+    batches, factors = [], []
+    fused = SCGACLTrainingPlan._fused_update
+
+    def update(plan, batch, generator, discriminator, share):
+        before = plan.module.discriminator.real.weight.detach().clone()
+        found = fused(plan, batch, generator, discriminator, share)
+        batches.append(not torch.equal(before, plan.module.discriminator.real.weight))
+        factors.append(share)
+        return found
+
+    monkeypatch.setattr(SCGACLTrainingPlan, "_fused_update", update)
+    model = fit(
+        make_counts(150), model={"gene_likelihood": "nb"}, batch_size=32, plan_kwargs={"discriminator_every": every}
+    )
+    assert np.flatnonzero(batches[:5]).tolist() == np.flatnonzero(batches[5:]).tolist() == seen
+    assert sum(factors) == pytest.approx(len(factors))
+    assert model.history["discriminator_train"].iloc[-1].notna().all()
+
+
+def test_a_discriminator_that_sees_no_batch_is_refused():
+    with pytest.raises(ValueError, match=r"discriminator_every=0.*1 for every batch"):
+        fit(make_counts(), model={"gene_likelihood": "nb"}, plan_kwargs={"discriminator_every": 0})
+
+
 def test_training_lowers_the_held_out_metric():
     model = fit(make_counts(300), model={"gene_likelihood": "nb"}, pretrain_epochs=6, vade_epochs=6, joint_epochs=4)
     metric = model.history["heldout_nll_validation"].iloc[:, 0].astype(float)

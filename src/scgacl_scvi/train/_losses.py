@@ -13,7 +13,10 @@ LOSSES = (
     "cell_contrastive",
     "type_contrastive",
 )
-"""Losses in the history, as ``<name>_train`` and ``<name>_validation``; NaN in a phase that has no such loss."""
+"""Losses in the history, as ``<name>_train`` and ``<name>_validation``; NaN in a phase that has no such loss.
+
+Those of the discriminator are means over the batches that it saw.
+"""
 
 
 class EpochLosses:
@@ -26,14 +29,15 @@ class EpochLosses:
         """Add a batch: its evidence bound, and the further ones of :data:`LOSSES` in that phase (means over cells)."""
         n = elbo.n_obs_minibatch
         losses = [elbo.loss * n, elbo.reconstruction_loss_sum, elbo.kl_local_sum, *(term * n for term in others)]
-        losses += [torch.full_like(losses[0], torch.nan)] * (len(LOSSES) - len(losses))
-        self._batches.setdefault(mode, []).append(torch.stack([*losses, torch.full_like(losses[0], n)]).detach())
+        absent = [torch.zeros_like(losses[0])] * (len(LOSSES) - len(losses))
+        cells = [torch.full_like(losses[0], n)] * len(losses)
+        self._batches.setdefault(mode, []).append(torch.stack([*losses, *absent, *cells, *absent]).detach())
 
     def means(self, mode: str) -> dict[str, float] | None:
         """Mean of each loss over the cells since the last call, and ``elbo``; None if there were none."""
         batches = self._batches.pop(mode, [])
         if not batches:
             return None
-        *sums, n = torch.stack(batches).sum(0).tolist()
-        means = dict(zip(LOSSES, (value / n for value in sums), strict=True))
+        total, cells = torch.stack(batches).sum(0).chunk(2)
+        means = dict(zip(LOSSES, (total / cells).tolist(), strict=True))  # 0 / 0 is NaN
         return {**means, "elbo": means["reconstruction_loss"] + means["kl_local"]}

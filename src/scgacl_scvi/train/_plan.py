@@ -49,6 +49,10 @@ class SCGACLTrainingPlan(TrainingPlan):
     update
         ``"fused"``: one step of the generator and one of the discriminator for each batch. ``"published"``: four
         updates in turn, each with a fresh z (ELBO; generator against discriminator; discriminator; contrasts).
+    discriminator_every
+        With ``"fused"``, the discriminator sees the first batch of an epoch and every so many. Its losses' part in the
+        generator's gradient is larger by as much, as if it had seen all (lazy regularisation: Karras et al. 2020,
+        arXiv:1912.04958).
     mask_reconstruction
         Whether reconstructions are shown to the discriminator only where the cell was observed. A full one differs
         from a real profile by its number of zeros, so the generator would be taught to put the zeros back.
@@ -96,6 +100,7 @@ class SCGACLTrainingPlan(TrainingPlan):
         temperature: float = 0.9,
         base_temperature: float = 0.7,
         update: Literal["fused", "published"] = "fused",
+        discriminator_every: int = 2,
         mask_reconstruction: bool = True,
         latent_noise: float = 0.1,
         latent_penalty: float = 0.05,
@@ -116,12 +121,14 @@ class SCGACLTrainingPlan(TrainingPlan):
         super().__init__(module, lr=vade_lr, weight_decay=weight_decay, eps=eps, n_epochs_kl_warmup=None)
         if update not in ("fused", "published"):
             raise ValueError(f"update={update!r} is neither 'fused' nor 'published'.")
+        if discriminator_every < 1:
+            raise ValueError(f"`discriminator_every={discriminator_every}`; give 1 for every batch, or more.")
         self.automatic_optimization = False
         self.phases = Phases(pretrain_epochs, vade_epochs, joint_epochs)
         self.learning_rates = dict(zip(Phase, (pretrain_lr, vade_lr, joint_lr), strict=True))
         self.weights = (weight_adversarial, weight_cell_contrastive, weight_type_contrastive)
         self.temperature, self.base_temperature = temperature, base_temperature
-        self.update = update
+        self.update, self.discriminator_every = update, discriminator_every
         self.mask_reconstruction = mask_reconstruction
         self.latent_noise, self.latent_penalty = latent_noise, latent_penalty
         self.n_clusters, self.gmm_reg_covar = n_clusters, gmm_reg_covar
@@ -257,19 +264,23 @@ class SCGACLTrainingPlan(TrainingPlan):
             self._step(elbo.loss, generator, priors=True)
             self._losses.add("train", elbo)
             return elbo.loss.detach()
+        batches = max(1, self.trainer.num_training_batches)
         if self.anneal_joint:
-            done = self._epoch_in_phase + batch_idx / max(1, self.trainer.num_training_batches)
-            self._set_rates(1 - done / self.phases.joint)
-        update = self._fused_update if self.update == "fused" else self._published_update
-        elbo, *others = update(batch, generator, discriminator)
+            self._set_rates(1 - (self._epoch_in_phase + batch_idx / batches) / self.phases.joint)
+        if self.update == "published":
+            elbo, *others = self._published_update(batch, generator, discriminator)
+        else:
+            seen = -(-batches // self.discriminator_every)
+            share = 0.0 if batch_idx % self.discriminator_every else batches / seen
+            elbo, *others = self._fused_update(batch, generator, discriminator, share)
         self._losses.add("train", elbo, *others)
         return elbo.loss.detach()
 
-    def _fused_update(self, batch, generator, discriminator) -> tuple:
+    def _fused_update(self, batch, generator, discriminator, share: float) -> tuple:
         weights = self.weights
         inferred, generated = self._generate(batch)
         elbo = self._elbo(batch, inferred, generated)
-        if not any(weights):
+        if not (share and any(weights)):
             self._step(elbo.loss, generator, priors=True)
             return (elbo,)
         classes, strata = self.module.classes(inferred, batch), self.module.strata(batch)
@@ -282,7 +293,7 @@ class SCGACLTrainingPlan(TrainingPlan):
         discriminating = discriminator_loss(reference[0], judged[0])
         contrast = weights[1] * contrasts[0] + weights[2] * contrasts[1]
         slope = first_layer.slope(weights[0] * adversarial + contrast)
-        self._step(elbo.loss + (fake * slope).sum(), generator, priors=True)
+        self._step(elbo.loss + share * (fake * slope).sum(), generator, priors=True)
         self._step(weights[0] * discriminating + contrast, discriminator)
         return elbo, adversarial, discriminating, *contrasts
 
