@@ -8,20 +8,15 @@ import torch
 from scvi import REGISTRY_KEYS
 from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
 from scvi.distributions import Normal as ScviNormal
-from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from scvi.module.base import BaseModuleClass, auto_move_data
 from torch import Tensor, nn
 from torch.distributions import Normal
 
 from ._clusters import ClassesMixin, KMeansClasses
 from ._dropout_curve import DropoutCurve
+from ._evidence import EvidenceMixin
 from ._gate import GeneGate
 from ._groups import GroupsMixin
-from ._likelihoods import (
-    masked_normal_log_likelihood,
-    masked_squared_error,
-    nb_log_likelihood,
-    zinb_log_likelihood,
-)
 from ._networks import Discriminator, Encoder, Generator, initialise_published
 from ._nonzeros import Nonzeros
 from ._prior import MixturePrior
@@ -30,7 +25,7 @@ from ._sampling import SamplingMixin
 Likelihood = Literal["nb", "zinb", "normal"]
 
 
-class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
+class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleClass):
     """Generator (VaDE) and discriminator of scGACL.
 
     Tensors only: cells x genes of counts (or of lognorm values, see ``input_scale``), codes of labels and batches.
@@ -316,67 +311,6 @@ class VaDE(GroupsMixin, ClassesMixin, SamplingMixin, BaseModuleClass):
         depth = inferred["library"] / self.median_library
         theta = self.gated_theta_of(tensors[REGISTRY_KEYS.BATCH_KEY])
         return {**own, "scale": scale * of_stratum, "rate": scale * (depth * correction), "theta": theta}
-
-    def reconstruction_loss(
-        self,
-        x: Tensor,
-        profile: Tensor,
-        generated: dict[str, Tensor],
-        visible: Tensor | None = None,
-        nonzeros: Nonzeros | None = None,
-    ) -> Tensor:
-        """Negative log-likelihood of each cell's visible entries (or the published squared error)."""
-        rate = generated["rate"]
-        if self.gene_likelihood == "nb":
-            return -nb_log_likelihood(x, rate, generated["theta"], visible, nonzeros)
-        if self.gene_likelihood == "zinb":
-            return -zinb_log_likelihood(x, rate, generated["theta"], generated["zi_logits"], visible, nonzeros)
-        if self.published:
-            return masked_squared_error(profile, generated["scale"])
-        return -masked_normal_log_likelihood(profile, generated["scale"], self.log_theta.exp())
-
-    @torch.no_grad()
-    def add_prior_gradients(self, loadings: float, dispersions: float) -> None:
-        """Add the gradients of two sums of squares: the generator's loadings, log dispersions around their mean.
-
-        To gradients that there are; each sum has its factor. In place, since a graph for it takes three times as long.
-        """
-        outputs = [self.decoder.output] if self.decoder.zi is None else [self.decoder.output, self.decoder.zi]
-        terms = [(layer.weight, layer.weight, loadings) for layer in outputs]
-        of_gene = self.log_theta.mean(0) if self.log_theta.ndim == 2 else self.log_theta
-        distance = of_gene - of_gene.mean()
-        if self.log_theta.ndim == 2:  # those of batches are drawn to the gene's, and this to that of all genes
-            distance = distance / len(self.log_theta) + (self.log_theta - of_gene)
-        terms.append((self.log_theta, distance, dispersions))
-        for parameter, distance, factor in terms:
-            if factor and parameter.grad is not None:
-                parameter.grad.add_(distance, alpha=2 * factor)
-
-    def kl(self, inferred: dict, labels: Tensor | None, strata: Tensor | None = None) -> Tensor:
-        """KL of each cell's posterior to the prior: a standard normal until the mixture is fitted."""
-        qz = inferred["qz"]
-        if not self.prior.fitted:
-            return self.kl_standard(qz)
-        return self.prior.kl_sampled(qz, inferred["z"]) if self.published else self.prior.kl(qz, labels, strata)
-
-    @staticmethod
-    def kl_standard(qz: Normal) -> Tensor:
-        """KL of each cell's posterior to N(0, I)."""
-        return 0.5 * (qz.loc.square() + qz.scale.square() - 1 - 2 * qz.scale.log()).sum(-1)
-
-    def loss(
-        self, tensors: dict[str, Tensor], inference_outputs: dict, generative_outputs: dict, kl_weight: float = 1.0
-    ) -> LossOutput:
-        """Negative ELBO; adversarial and contrastive terms belong to the training plan."""
-        reconstruction = self.reconstruction_loss(
-            tensors[REGISTRY_KEYS.X_KEY],
-            inference_outputs["profile"],
-            generative_outputs,
-            inference_outputs["visible"],
-            inference_outputs["nonzeros"],
-        )
-        kl = self.kl(inference_outputs, self.labels(tensors), self.strata(tensors))
-        return LossOutput((reconstruction + kl_weight * kl).mean(), reconstruction_loss=reconstruction, kl_local=kl)
 
     # --- pieces for the training plan and the getters ----------------------------------------------------------
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Literal
 
-import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.module.base import LossOutput
@@ -13,13 +12,12 @@ from scvi.train import TrainingPlan
 from torch import Tensor
 
 from scgacl_scvi._compat import clip_gradients
-from scgacl_scvi._keys import HELDOUT
 from scgacl_scvi.module import VaDE, heldout_loss, nt_xent, sup_con
 from scgacl_scvi.module._nonzeros import Nonzeros
 from scgacl_scvi.module._sparse_linear import is_worth_it
 
 from ._adversarial import adversarial_loss, discriminator_loss, frozen
-from ._losses import EpochLosses
+from ._losses import EpochLogMixin, EpochLosses
 from ._mixture_fit import MixtureStart
 from ._phases import Phase, Phases
 from ._prior_start import start_prior
@@ -27,7 +25,7 @@ from ._prior_start import start_prior
 logger = logging.getLogger(__name__)
 
 
-class SCGACLTrainingPlan(TrainingPlan):
+class SCGACLTrainingPlan(EpochLogMixin, TrainingPlan):
     """Training of :class:`~scgacl_scvi.module.VaDE` in three phases.
 
     1. *autoencoder*: reconstruction from (nearly) deterministic z; then the mixture is fitted to the latent means;
@@ -336,7 +334,7 @@ class SCGACLTrainingPlan(TrainingPlan):
                 clip_gradients(own, self.max_grad_norm)
             optimizer.step()
 
-    # --- validation and logging --------------------------------------------------------------------------------
+    # --- validation --------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Losses on validation cells, and the predictive density of the molecules that are held out from them."""
@@ -352,44 +350,3 @@ class SCGACLTrainingPlan(TrainingPlan):
             others = (adversarial_loss(judged[0]), discriminating, *contrasts)
         self._losses.add("validation", elbo, *others)
         self._heldout.append(heldout_loss(self.module, batch))
-
-    def _log_epoch(self, mode: str) -> None:
-        means = self._losses.means(mode)
-        if means is None:
-            return
-        if not np.isfinite(means["loss"]) and mode == "train":
-            name = "pretrain" if self._phase is Phase.AUTOENCODER else self._phase
-            raise FloatingPointError(
-                f"The loss became {means['loss']} in epoch {self.current_epoch} ({self._phase} phase). Lower "
-                f"`{name}_lr` (now {self.learning_rates[self._phase]:g}), and look for cells of extreme depth."
-            )
-        self._log_values({f"{mode}_loss" if name == "loss" else f"{name}_{mode}": v for name, v in means.items()})
-
-    def _log_values(self, values: dict[str, float]) -> None:
-        """Log an epoch's values; the loss and the held-out metric are shown in the progress bar."""
-        shown = {"train_loss", f"{HELDOUT}_validation"}
-        if self.use_sync_dist:
-            for key, value in values.items():
-                self.log(key, value, prog_bar=key in shown, sync_dist=True, on_epoch=True)
-            return
-        if self.trainer.sanity_checking:
-            return
-        # With a single process there is nothing to average, and Lightning's `log` takes longer than a step of training.
-        tensors = {key: torch.tensor(value) for key, value in values.items()}
-        self.trainer.callback_metrics.update(tensors)
-        self.trainer.logged_metrics.update(tensors)
-        self.trainer.progress_bar_metrics.update({key: values[key] for key in shown & values.keys()})
-        for log in self.trainer.loggers:
-            log.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)
-
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's training losses."""
-        self._log_epoch("train")
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the epoch's validation losses and the held-out metric."""
-        self._log_epoch("validation")
-        if self._heldout:
-            loss, n = torch.stack(self._heldout).sum(0).tolist()
-            self._heldout.clear()
-            self._log_values({f"{HELDOUT}_validation": loss / max(n, 1.0)})
