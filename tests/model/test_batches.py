@@ -135,12 +135,54 @@ def test_every_getter_takes_dispersions_of_batches():
         assert model.posterior_predictive_sample(given_counts=False, transform_batch="odd").shape == adata.shape
 
 
+@pytest.fixture(scope="module")
+def half_gated() -> SCGACL:
+    """Two dispersions; of the genes, the first half is made to follow the generator, the others to keep their mean."""
+    model = _train(_two_dispersions())
+    gate = model.module.gate
+    gate.weight_cluster.zero_()
+    gate.weight_generator.copy_((torch.arange(30) < 15).float())
+    gate.log_theta_ratio.copy_(torch.linspace(-0.5, 0.5, 30) * (torch.arange(30) >= 15))
+    return model
+
+
+def _thetas(model: SCGACL, **of) -> np.ndarray:
+    module = model.module.eval()
+    tensors = next(iter(model._make_data_loader(adata=model.adata, batch_size=model.adata.n_obs)))
+    with torch.no_grad():
+        inferred = module.encode(**module._get_inference_input(tensors))
+        inferred["z"] = inferred["qz"].loc
+        return module.predict(tensors, inferred, **of)["theta"].numpy()
+
+
+def test_genes_that_follow_the_generator_have_a_dispersion_of_each_batch_and_others_one(half_gated):
+    module = half_gated.module
+    rows = module.log_theta.detach().exp().numpy()
+    one = (module.theta * module.gate.log_theta_ratio.exp()).detach().numpy()
+    odd = (half_gated.adata.obs["batch"] == "odd").to_numpy().astype(int)
+    theta = _thetas(half_gated)
+    assert (np.abs(np.log(rows[0] / rows[1]))[:15] > 0.1).mean() > 0.8
+    np.testing.assert_allclose(theta[:, :15], rows[odd][:, :15], rtol=1e-5)
+    np.testing.assert_allclose(theta[:, 15:], np.tile(one, (len(odd), 1))[:, 15:], rtol=1e-5)
+
+
+def test_transform_batch_takes_the_dispersions_of_that_batch(half_gated):
+    rows = half_gated.module.log_theta.detach().exp().numpy()
+    for code, name in enumerate(("even", "odd")):
+        theta = _thetas(half_gated, transform_batch=code)
+        np.testing.assert_allclose(theta[:, :15], np.tile(rows[code], (len(theta), 1))[:, :15], rtol=1e-5)
+        sample = half_gated.posterior_predictive_sample(given_counts=False, transform_batch=name)[:, :15]
+        sample = sample.toarray() if hasattr(sample, "toarray") else np.asarray(sample)
+        assert (sample.var(0).mean() > 40) == (name == "odd")  # of counts of mean 8: in truth 11 and 99
+
+
 def test_batches_have_dispersions_of_their_own_unless_asked_for_one():
     adata = _two_dispersions(60)
     SCGACL.setup_anndata(adata)
     assert SCGACL(adata, gene_likelihood="nb", **SMALL).module.log_theta.shape == (30,)
     SCGACL.setup_anndata(adata, batch_key="batch")
-    assert SCGACL(adata, gene_likelihood="normal", **SMALL).module.log_theta.shape == (30,)
+    for likelihood in ("normal", "zinb"):
+        assert SCGACL(adata, gene_likelihood=likelihood, **SMALL).module.log_theta.shape == (30,)
     assert SCGACL(adata, gene_likelihood="nb", dispersion="gene", **SMALL).module.log_theta.shape == (30,)
     model = SCGACL(adata, gene_likelihood="nb", **SMALL)
     assert model.module.log_theta.shape == (2, 30)

@@ -2,6 +2,7 @@
 
 import logging
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -58,6 +59,39 @@ def references() -> dict[str, SCGACL]:
     # Covariates before and after, so that a new batch's column is neither the last nor the only one.
     setup = {"categorical_covariate_keys": ["site"], "continuous_covariate_keys": ["score"], "labels_key": "cell_type"}
     return {kind: _train(_split(["one", "two"])[0], setup, **model) for kind, model in KINDS.items()}
+
+
+def test_dispersions_of_the_reference_stand_still_while_a_query_trains(references):
+    """Not only at the end, when every value of the reference is put back: those of new batches are drawn to them."""
+    query = SCGACL.load_query_data(_split(["one", "two"])[1], references["gene-batch"])
+    before = query.module.log_theta.detach().clone()
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, plan, *_):
+            seen.append(plan.module.log_theta.detach().clone())
+
+    query.train(max_epochs=4, batch_size=16, enable_progress_bar=False, callbacks=[Watch()])
+    assert len(seen) > 8
+    assert all(torch.equal(now[:2], before[:2]) for now in seen)
+    assert not torch.equal(seen[-1][2], before[2])
+
+
+def test_the_priors_draw_dispersions_of_new_batches_to_the_reference_alone(references):
+    module = SCGACL.load_query_data(_split(["one", "two"])[1], references["gene-batch"]).module
+    module.log_theta.grad, module.n_frozen_batches = torch.zeros_like(module.log_theta), 2
+    with torch.no_grad():
+        module.log_theta[2] += 3.0
+    module.add_prior_gradients(0.0, 0.5)
+    assert not module.log_theta.grad[:2].any()
+    expected = module.log_theta[2] - module.log_theta[:2].mean(0)
+    torch.testing.assert_close(module.log_theta.grad[2], expected.detach())
+
+
+def test_nothing_of_an_unfrozen_query_is_the_references(references):
+    new = _split(["one", "two"])[1]
+    assert SCGACL.load_query_data(new, references["gene-batch"]).module.n_trained_batches == 2
+    assert SCGACL.load_query_data(new, references["gene-batch"], unfrozen=True).module.n_trained_batches == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
+from scipy.interpolate import RegularGridInterpolator
 
-from scgacl_scvi.module._dropout_curve import DropoutCurve
+from scgacl_scvi.module._dropout_curve import LOG_MEAN, LOG_SHAPE, DropoutCurve, look_up
 from scgacl_scvi.module._dropout_fit import fit_dropout_curve, log_likelihood
 
 means, thetas = st.floats(0.05, 200.0), st.floats(0.2, 30.0)
@@ -77,6 +78,37 @@ def test_the_lost_count_is_that_of_a_poisson_given_that_there_was_one_and_it_was
     ours = curve_of(a, b, theta).hidden_log1p(torch.tensor([[mean]])).item()
     assert ours == pytest.approx(of_count / hidden, rel=0.03)
     assert ours >= np.log(2) - 1e-3  # a count that was there is at least 1
+
+
+def test_one_column_of_the_table_a_gene_is_bilinear_interpolation_also_beyond_the_table():
+    """Against scipy's interpolation, and both ways of a look-up against each other, with their gradients."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(len(LOG_MEAN), len(LOG_SHAPE), generator=generator, requires_grad=True)
+    log_mean = (torch.randn(40, 7, generator=generator) * 8).requires_grad_()
+    log_shape = torch.tensor([-9.0, -2.9, 0.0, 0.31, 5.0, 11.9, 30.0], requires_grad=True)
+    by_gene = look_up(values, log_mean, log_shape)
+    of_each = look_up(values, log_mean, log_shape.expand_as(log_mean))
+    torch.testing.assert_close(by_gene, of_each)
+    oracle = RegularGridInterpolator((LOG_MEAN.numpy(), LOG_SHAPE.numpy()), values.detach().double().numpy())
+    inside = [
+        x.detach().double().clamp(float(grid[0]), float(grid[-1])).expand_as(log_mean)
+        for x, grid in ((log_mean, LOG_MEAN), (log_shape, LOG_SHAPE))
+    ]
+    np.testing.assert_allclose(by_gene.detach(), oracle(np.stack([x.numpy() for x in inside], -1)), atol=5e-3)
+    weight = torch.randn(40, 7, generator=generator)
+    gradients = [torch.autograd.grad((x * weight).sum(), [values, log_mean, log_shape]) for x in (by_gene, of_each)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mean", "count", "theta"), [(2e-3, 1, 50.0), (3.0, 7, 0.4), (2e5, 5000, 0.3), (3e4, 20_000, 2.0)]
+)
+def test_the_likelihood_of_a_count_is_a_negative_binomials_times_what_is_kept_at_any_size(mean, count, theta):
+    arguments = torch.tensor([[float(np.log(mean))]]), torch.tensor([float(np.log(theta))])
+    found = log_likelihood(torch.tensor([[float(count)]]), *arguments, torch.tensor([-30.0, 0.0]))  # nothing is lost
+    expected = stats.nbinom.logpmf(count, theta, theta / (theta + mean))
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=0.05)
 
 
 def test_without_dropout_no_zero_hides_a_count_and_the_mean_is_the_shrunk_one():

@@ -40,9 +40,9 @@ class QueryMixin(ArchesMixin):
 
         The new model imputes as it is: a new batch is taken for an average one. ``train()`` then fits what concerns the
         new batches alone (their weights in the generator, and in an encoder that sees batches; each gene's mean in
-        them; with ``"gene-batch"`` its dispersion), by the evidence bound. Every value of the reference stays the same
-        to the bit: weights, prior, dropout curve, and the gate of each gene. So do the results for the
-        reference's own cells.
+        them; with ``"gene-batch"`` dispersions, but of genes that keep their own mean), by the evidence bound. Every
+        value of the reference stays the same to the bit: weights, prior, dropout curve, and the gate of each gene. So
+        do the results for the reference's own cells.
 
         Parameters
         ----------
@@ -100,6 +100,8 @@ class QueryMixin(ArchesMixin):
         )
         # scvi-tools puts new weights last, which with further covariates is not where the new batches are.
         model.module.load_state_dict(extended_state(model.module, state, sizes))
+        if unfrozen:
+            model.module.n_trained_batches.fill_(model.module.n_batch)
         for name in _OF_A_FIT:
             setattr(model, name, None)
         model.phases_ = {}

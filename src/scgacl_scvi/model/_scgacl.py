@@ -86,8 +86,9 @@ class SCGACL(
     dropout_rate
         Dropout in the encoder; default 0.1.
     dispersion
-        ``"gene"``: one inverse dispersion a gene; ``"gene-batch"``: one a gene and batch, as in scvi-tools. None:
-        the second where there are batches and counts. A gene that the gate leaves at its own mean has one in any case.
+        ``"gene"``: one inverse dispersion a gene; ``"gene-batch"``: one a gene and batch, as in scvi-tools. None: with
+        batches the second for ``"nb"``, else the first. One for all batches have in any case genes that the gate leaves
+        at their own mean and, with ``"zinb"``, zeros, which the dropout curve explains.
     encode_covariates
         Whether batches and covariates enter the encoder, too, not the generator alone; False as in scvi-tools.
     hide_rate
@@ -169,7 +170,7 @@ class SCGACL(
             self.likelihood_choice_ = choice.to_dict()
             gene_likelihood = choice.gene_likelihood
 
-        several = self.summary_stats.n_batch > 1 and gene_likelihood != "normal"
+        several = self.summary_stats.n_batch > 1 and gene_likelihood == "nb"
         dispersion = dispersion or ("gene-batch" if several else "gene")
         if dispersion == "gene-batch" and gene_likelihood == "normal":
             raise ValueError("`dispersion='gene-batch'` needs a count likelihood ('nb' or 'zinb'), not 'normal'.")

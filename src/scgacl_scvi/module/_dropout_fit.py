@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from ._dropout_curve import SHOWN, DropoutCurve, keep_probability, log_shifted, look_up, table
 
@@ -105,7 +105,7 @@ class _Batch:
         self.log_mu, self.is_zero = log_mu, (x == 0).to(x.dtype)
         cell, self.gene = torch.nonzero(x, as_tuple=True)
         self.count, self.log_mu_seen = x[cell, self.gene], log_mu[cell, self.gene]
-        self.constant = torch.lgamma(self.count + 1).sum()
+        self.log_factorial = torch.lgamma(self.count + 1)
 
     def log_likelihood(self, log_factor: Tensor, log_theta: Tensor, coefficients: Tensor) -> Tensor:
         """Log-likelihood under Gamma expression, Poisson counting and the dropout curve; one number.
@@ -121,15 +121,18 @@ class _Batch:
         at = partial(torch.index_select, dim=0, index=self.gene)
         theta_of_gene = log_theta.exp()
         count, theta, log_ratio = self.count, at(theta_of_gene), self.log_mu_seen + at(log_factor - log_theta)
-        excess = softplus(log_ratio)  # log(1 + mean / theta)
-        log_share = log_ratio - excess  # of mean / (mean + theta)
+        excess, log_share = (
+            softplus(log_ratio),
+            logsigmoid(log_ratio),
+        )  # log(1 + mean / theta), log(mean / (mean + theta))
         shape = count + theta  # of the expression's posterior, whose mean is shape * mean / (mean + theta)
         log_shape = shape.log()
-        seen = torch.lgamma(shape) - at(torch.lgamma(theta_of_gene)) + count * log_share - theta * excess
+        seen = torch.lgamma(shape) - at(torch.lgamma(theta_of_gene)) - self.log_factorial
+        seen = seen + count * log_share - theta * excess
         kept = look_up(table(keep), log_shape + log_share, log_shape)
         shown = look_up(table(SHOWN.to(keep) * keep), self.log_mu + log_factor, log_theta)
         zero = torch.log1p(-shown.clamp_max(1 - 1e-6)) * self.is_zero
-        return (seen + kept.clamp_min(1e-9).log()).sum() + zero.sum() - self.constant
+        return (seen + kept.clamp_min(1e-9).log()).sum() + zero.sum()
 
 
 def log_likelihood(x: Tensor, log_mean: Tensor, log_theta: Tensor, coefficients: Tensor) -> Tensor:

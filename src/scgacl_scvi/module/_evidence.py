@@ -38,20 +38,29 @@ class EvidenceMixin:
 
     @torch.no_grad()
     def add_prior_gradients(self, loadings: float, dispersions: float) -> None:
-        """Add the gradients of two sums of squares: the generator's loadings, log dispersions around their mean.
+        """Add the gradients of two sums of squares: the generator's loadings, and log dispersions around their mean.
 
-        To gradients that there are; each sum has its factor. In place, since a graph for it takes three times as long.
+        With batches those of a gene around their mean, and these means around that of all genes. To gradients that
+        there are; each sum has its factor. In place, since a graph for it takes three times as long.
         """
         outputs = [self.decoder.output] if self.decoder.zi is None else [self.decoder.output, self.decoder.zi]
         terms = [(layer.weight, layer.weight, loadings) for layer in outputs]
-        of_gene = self.log_theta.mean(0) if self.log_theta.ndim == 2 else self.log_theta
-        distance = of_gene - of_gene.mean()
-        if self.log_theta.ndim == 2:  # those of batches are drawn to the gene's, and this to that of all genes
-            distance = distance / len(self.log_theta) + (self.log_theta - of_gene)
-        terms.append((self.log_theta, distance, dispersions))
+        terms.append((self.log_theta, self._dispersion_distance(), dispersions))
         for parameter, distance, factor in terms:
             if factor and parameter.grad is not None:
                 parameter.grad.add_(distance, alpha=2 * factor)
+
+    def _dispersion_distance(self) -> Tensor:
+        """Half the gradient of the second sum by each log dispersion."""
+        if self.log_theta.ndim == 1:
+            return self.log_theta - self.log_theta.mean()
+        frozen = self.n_frozen_batches
+        of_gene = self.log_theta[: frozen or len(self.log_theta)].mean(0)
+        distance = self.log_theta - of_gene
+        if frozen:  # new batches are drawn to what the reference has
+            distance[:frozen] = 0.0
+            return distance
+        return distance + (of_gene - of_gene.mean()) / len(self.log_theta)
 
     def kl(self, inferred: dict, labels: Tensor | None, strata: Tensor | None = None) -> Tensor:
         """KL of each cell's posterior to the prior: a standard normal until the mixture is fitted."""

@@ -22,6 +22,11 @@ class GroupsMixin:
         """Stratum codes of a batch, or None without strata."""
         return tensors[STRATUM].squeeze(-1) if self.n_strata > 1 else None
 
+    def batch_codes(self, tensors: dict[str, Tensor], transform_batch: int | None = None) -> Tensor:
+        """Codes of the cells' batches, cells x 1; or of another batch, the same for all."""
+        own = tensors[REGISTRY_KEYS.BATCH_KEY]
+        return own if transform_batch is None else torch.full_like(own, transform_batch)
+
     def responsibilities(self, z: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """Probability of each component given z and the cell's label and stratum, cells x K."""
         return self.prior.responsibilities(z, self.labels(tensors), self.strata(tensors))
@@ -45,10 +50,10 @@ class GroupsMixin:
         return log_theta.exp() if log_theta.ndim == 1 else log_theta[: int(self.n_trained_batches)].mean(0).exp()
 
     def theta_of(self, batch_index: Tensor) -> Tensor:
-        """Inverse dispersion as cells of these batches have it: genes, or cells x genes with ``"gene-batch"``."""
+        """Inverse dispersion as cells of batches (codes) have it: genes, or cells x genes with ``"gene-batch"``."""
         if self.log_theta.ndim == 1:
             return self.theta
-        return self.log_theta.clamp(-5.0, MAX_LOG_THETA).exp()[batch_index.squeeze(-1)]
+        return self.log_theta[batch_index.squeeze(-1)].clamp(-5.0, MAX_LOG_THETA).exp()
 
     def gated_theta_of(self, batch_index: Tensor) -> Tensor:
         """As :meth:`theta_of`, around the means of the gate: a gene that keeps its own has one for all batches.
@@ -62,7 +67,4 @@ class GroupsMixin:
 
     def gate_shift(self, tensors: dict[str, Tensor], transform_batch: int | None = None) -> Tensor | None:
         """Log-ratio of a gene's mean in the cells' batch and stratum to its mean, cells x genes; None for none."""
-        batch, strata = tensors[REGISTRY_KEYS.BATCH_KEY].squeeze(-1), self.strata(tensors)
-        if transform_batch is not None:
-            batch = torch.full_like(batch, transform_batch)
-        return self.gate.shift(batch, strata)
+        return self.gate.shift(self.batch_codes(tensors, transform_batch).squeeze(-1), self.strata(tensors))

@@ -126,6 +126,7 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         shape = (n_batch, n_input) if dispersion == "gene-batch" else (n_input,)
         self.log_theta = nn.Parameter(torch.full(shape, 1.0 if gene_likelihood != "normal" else 0.0))
         self.register_buffer("n_trained_batches", torch.tensor(n_batch))  # fewer than all beside a reference
+        self.n_frozen_batches = 0  # while a query trains: those of the reference
         self.register_buffer("median_library", torch.tensor(1.0))
         self.register_buffer("gene_seen", torch.ones(n_input, dtype=torch.bool))
         # No unnormalised mean lies far above the largest value of the data: an overshoot of exp() would not come back.
@@ -309,7 +310,7 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         shift = self.gate_shift(tensors, transform_batch)
         scale, correction = self.gate(own["scale"], responsibilities, self.theta, shift)
         depth = inferred["library"] / self.median_library
-        theta = self.gated_theta_of(tensors[REGISTRY_KEYS.BATCH_KEY])
+        theta = self.gated_theta_of(self.batch_codes(tensors, transform_batch))
         return {**own, "scale": scale * of_stratum, "rate": scale * (depth * correction), "theta": theta}
 
     # --- pieces for the training plan and the getters ----------------------------------------------------------

@@ -45,8 +45,9 @@ class SCGACLTrainingPlan(EpochLogMixin, TrainingPlan):
     temperature, base_temperature
         Of both contrastive losses; the second of the type-level one only.
     update
-        ``"fused"``: one step of the generator and one of the discriminator for each batch. ``"published"``: four
-        updates in turn, each with a fresh z (ELBO; generator against discriminator; discriminator; contrasts).
+        ``"fused"``: one step of the generator for each batch, and one of the discriminator if it sees the batch.
+        ``"published"``: four updates in turn, each with a fresh z (ELBO; generator against discriminator;
+        discriminator; contrasts).
     discriminator_every
         With ``"fused"``, the discriminator sees the first batch of an epoch and every so many. Its losses' part in the
         generator's gradient is larger by as much, as if it had seen all (lazy regularisation: Karras et al. 2020,
@@ -68,7 +69,8 @@ class SCGACLTrainingPlan(EpochLogMixin, TrainingPlan):
         Half the precision of a normal prior on the weights from the generator's last hidden layer to the genes. Genes
         of few counts cannot pin theirs down, and would follow noise.
     dispersion_precision
-        Half the precision of a normal prior on each gene's log dispersion, around the mean over genes.
+        Half the precision of a normal prior on each gene's log dispersion, around the mean over genes (of batches:
+        around the gene's mean, and this around that over genes).
     dispersion_lr_factor
         Learning rate of the dispersions, and of the share of wrong labels, over that of the networks: a fit is too
         short for them otherwise.
@@ -119,8 +121,10 @@ class SCGACLTrainingPlan(EpochLogMixin, TrainingPlan):
         super().__init__(module, lr=vade_lr, weight_decay=weight_decay, eps=eps, n_epochs_kl_warmup=None)
         if update not in ("fused", "published"):
             raise ValueError(f"update={update!r} is neither 'fused' nor 'published'.")
-        if discriminator_every < 1:
-            raise ValueError(f"`discriminator_every={discriminator_every}`; give 1 for every batch, or more.")
+        if discriminator_every < 1 or int(discriminator_every) != discriminator_every:
+            raise ValueError(
+                f"`discriminator_every={discriminator_every}`; give 1 for every batch, or a larger integer."
+            )
         self.automatic_optimization = False
         self.phases = Phases(pretrain_epochs, vade_epochs, joint_epochs)
         self.learning_rates = dict(zip(Phase, (pretrain_lr, vade_lr, joint_lr), strict=True))

@@ -76,6 +76,7 @@ def only_new_trainable(module: VaDE, sizes: Sequence[int]) -> Iterator[None]:
             mask[added] = True
         free[f"{name}.fc_layers.Layer 0.0.weight"] = mask.expand_as(weight)
         hooks.append(weight.requires_grad_(bool(mask.any())).register_hook(lambda grad, m=mask: grad * m))
+    module.n_frozen_batches = sizes[0]
     if module.log_theta.ndim == 2 and module.n_batch > sizes[0]:
         rows = torch.arange(module.n_batch, device=module.log_theta.device)[:, None] >= sizes[0]
         free["log_theta"] = rows.expand_as(module.log_theta)
@@ -83,6 +84,7 @@ def only_new_trainable(module: VaDE, sizes: Sequence[int]) -> Iterator[None]:
     try:
         yield
     finally:
+        module.n_frozen_batches = 0
         for hook in hooks:
             hook.remove()
         for name, parameter in module.named_parameters():
