@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from scgacl_scvi.module import VaDE
-from scgacl_scvi.module._posterior import shrunk_mean
 
 from ._values import before_dropout
 
@@ -19,8 +18,8 @@ def moments(
 
     Of ``missing`` genes (1 x genes) those of the prior.
     """
-    value = shrunk_mean(x, mean, theta)
-    variance = value * mean / (mean + theta)
+    shape, value = module.residual.posterior(x, mean, theta)
+    variance = value.square() / shape
     if module.dropout_curve is not None:
         behind_zero, its_variance = module.dropout_curve.zero_moments(mean)
         value, variance = torch.where(x > 0, value, behind_zero), torch.where(x > 0, variance, its_variance)
@@ -54,7 +53,8 @@ def draw_expression(
     if x is None:
         mean, theta = before_dropout(module, mean, theta)
         return _gamma(theta.expand_as(mean), generator) * (mean / theta)
-    drawn = _gamma(x + theta, generator) / (theta / mean.clamp_min(1e-30) + 1)
+    shape, value = module.residual.posterior(x, mean, theta)
+    drawn = _gamma(shape, generator) * (value / shape)
     if module.dropout_curve is not None:
         cell, gene = torch.nonzero(x == 0, as_tuple=True)
         drawn[cell, gene], lost = _behind_zero(module, mean, cell, gene, generator)

@@ -14,6 +14,8 @@ from scgacl_scvi.train import CellSplitter, EpochLogger, Phase, Phases, RestoreB
 from scgacl_scvi.train._gate_fit import fit_gate, refresh_gate
 from scgacl_scvi.train._own_dispersion import MAX_CELLS, fit_own_dispersions
 from scgacl_scvi.train._query import fit_new_batches, only_new_trainable
+from scgacl_scvi.train._residual_fit import MAX_CELLS as MAX_RESIDUAL_CELLS
+from scgacl_scvi.train._residual_fit import fit_residuals
 from scgacl_scvi.train._strata_fit import fit_strata
 
 from ._checks import check_has_data
@@ -259,6 +261,8 @@ class TrainingMixin:
             fit_gate(self.module, *cells)
         if self.module.gate.fitted and self.module.gene_likelihood == "nb":  # a "zinb" has a dropout curve for zeros
             fit_own_dispersions(self.module, seen(at_most=MAX_CELLS))
+        if self.module.gene_likelihood == "nb":
+            fit_residuals(self.module, seen(at_most=MAX_RESIDUAL_CELLS))
         if self.module.n_strata > 1 and self.module.gene_likelihood != "normal":
             fit_strata(self.module, seen())
         with seeded(seed):

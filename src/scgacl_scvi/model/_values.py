@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scgacl_scvi._keys import MISSING_GENES
 from scgacl_scvi.module import VaDE
-from scgacl_scvi.module._posterior import detection_probability, posterior_log1p, posterior_mean
+from scgacl_scvi.module._posterior import detection_probability, expected_log1p_gamma, posterior_log1p
 from scgacl_scvi.scales import CP10K, LOG_SCALES, SCALES, Scale, convert
 
 from ._checks import check_choice
@@ -164,7 +164,8 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
         if request.estimand == "log":
             estimates.append(_log_estimate(module, seen, mean, own["theta"], factor, other, missing, unit))
         else:
-            estimates.append(expected(module, seen, mean, own["theta"], missing) * other)
+            filled = (x == 0) & (p_fill >= request.threshold) if request.policy == "impute" else None
+            estimates.append(expected(module, seen, mean, own["theta"], missing, filled) * other)
     estimate = torch.stack(estimates).mean(0)
     if request.estimand == "log" or request.scale == "counts":
         return estimate, p_fill
@@ -192,15 +193,25 @@ def fill_probability(module: VaDE, tensors: dict[str, Tensor], inferred: dict, o
         return module.zero_dropout[module.dropout_classes(inferred, tensors)]
     if module.gene_likelihood == "zinb":
         return module.dropout_curve.hidden_probability(own["rate"])
-    return detection_probability(own["scale"], own["theta"], inferred["library"] / module.median_library)
+    depth = inferred["library"] / module.median_library
+    mean = own["scale"] * depth
+    shape, expression = module.residual.posterior(torch.zeros_like(mean), mean, own["theta"])
+    return detection_probability(shape, expression / depth)
 
 
-def expected(module: VaDE, x: Tensor, mean: Tensor, theta: Tensor, missing: Tensor | None = None) -> Tensor:
+def expected(
+    module: VaDE,
+    x: Tensor,
+    mean: Tensor,
+    theta: Tensor,
+    missing: Tensor | None = None,
+    where: Tensor | None = None,
+) -> Tensor:
     """Posterior mean of the expression, at the depth of ``x`` and of the generator's ``mean`` (counts).
 
-    Of ``missing`` genes (1 x genes) that were not measured, the prior mean.
+    Of ``missing`` genes (1 x genes) that were not measured, the prior mean. ``where`` (bool) says which entries matter.
     """
-    value = posterior_mean(x, mean, theta)
+    _, value = module.residual.posterior(x, mean, theta, where)
     if module.dropout_curve is not None:
         value = torch.where(x > 0, value, module.dropout_curve.zero_mean(mean))
     return value if missing is None else torch.where(missing, before_dropout(module, mean, theta)[0], value)
@@ -222,7 +233,8 @@ def _log_estimate(
     unit: Tensor | None,
 ) -> Tensor:
     """Posterior mean of ``log(1 + factor * other * expression)``, or of a new count in units of ``unit``."""
-    value = posterior_log1p(x, mean, theta, factor=factor * other, unit=unit)
+    shape, expression = module.residual.posterior(x, mean, theta)
+    value = expected_log1p_gamma(shape, factor * other * expression, unit)
     if module.dropout_curve is not None:
         zero = torch.expm1(module.dropout_curve.zero_log1p(mean, factor))
         value = torch.where(x > 0, value, torch.log1p(zero * other))  # exact without another batch

@@ -26,13 +26,9 @@ def dropout_probability(mu: Tensor, theta: Tensor, zi_logits: Tensor) -> Tensor:
     return torch.sigmoid(zi_logits - nb_zero_log_prob(mu, theta))
 
 
-def detection_probability(mu: Tensor, theta: Tensor, depth: Tensor | float = 1.0) -> Tensor:
-    """Probability that the cell of a **zero**, sequenced once more at the depth of ``mu``, would show the gene.
-
-    The zero was seen at ``depth`` times that depth, so the expression is ``Gamma(theta, theta / mu + depth)``; its next
-    count is a zero with probability ``((theta + depth mu) / (theta + (depth + 1) mu)) ** theta``.
-    """
-    return -torch.expm1(theta * (torch.log(theta + depth * mu) - torch.log(theta + (depth + 1) * mu)))
+def detection_probability(shape: Tensor, mean: Tensor) -> Tensor:
+    """Probability that an expression that is Gamma of this shape and mean shows at least one count."""
+    return -torch.expm1(-shape * torch.log1p(mean / shape))
 
 
 def posterior_mean(x: Tensor, mu: Tensor, theta: Tensor, p_dropout: Tensor | None = None) -> Tensor:
@@ -57,7 +53,7 @@ def posterior_mean(x: Tensor, mu: Tensor, theta: Tensor, p_dropout: Tensor | Non
     return torch.where(x > 0, shrunk, torch.lerp(shrunk, mu, p_dropout))
 
 
-def _expected_log1p_gamma(shape: Tensor, mean: Tensor, unit: Tensor | None = None) -> Tensor:
+def expected_log1p_gamma(shape: Tensor, mean: Tensor, unit: Tensor | None = None) -> Tensor:
     """``E[log(1 + g)]`` of a gamma of the given shape and mean, to about 1e-4.
 
     With ``unit``, of the same in units drawn at random: ``unit`` times a Poisson count whose mean is the gamma over it.
@@ -91,10 +87,10 @@ def posterior_log1p(
     which is its mean.
     """
     theta = theta.expand_as(mu)
-    kept = _expected_log1p_gamma(x + theta, factor * shrunk_mean(x, mu, theta), unit)
+    kept = expected_log1p_gamma(x + theta, factor * shrunk_mean(x, mu, theta), unit)
     if p_dropout is None:
         return kept
-    return torch.where(x > 0, kept, torch.lerp(kept, _expected_log1p_gamma(theta, factor * mu, unit), p_dropout))
+    return torch.where(x > 0, kept, torch.lerp(kept, expected_log1p_gamma(theta, factor * mu, unit), p_dropout))
 
 
 def heldout_log_density(

@@ -20,6 +20,7 @@ from ._groups import GroupsMixin
 from ._networks import Discriminator, Encoder, Generator, initialise_published
 from ._nonzeros import Nonzeros
 from ._prior import MixturePrior
+from ._residual import ResidualMixture
 from ._sampling import SamplingMixin
 
 Likelihood = Literal["nb", "zinb", "normal"]
@@ -135,6 +136,7 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         self.register_buffer("gene_group", torch.zeros(n_input, dtype=torch.uint8))
         # Fitted after training: how far each gene follows the generator, and which zeros hide a count.
         self.gate = GeneGate(n_strata * n_components, n_input, n_batch, n_strata)
+        self.residual = ResidualMixture(n_input)
         self.dropout_curve = DropoutCurve(n_input) if gene_likelihood == "zinb" else None
         # Published classes: k-means, once for the contrast and once more for the dropout rule.
         self.kmeans = KMeansClasses(n_input, n_components) if self.published else None
