@@ -55,7 +55,7 @@ def test_genes_that_differ_between_batches_and_nothing_else_keep_their_mean_of_e
     values = np.expm1(shifted.get_imputed_expression(policy="denoise", return_numpy=True))
     ratio = np.log(values[two][:, genes].mean(0) / values[~two][:, genes].mean(0))
     assert np.abs(ratio - 1.0).max() < 0.35
-    np.testing.assert_allclose(ratio.mean(), 1.0, atol=0.15)
+    np.testing.assert_allclose(ratio.mean(), 1.0, atol=0.2)
 
 
 def test_batches_that_do_not_differ_move_no_gene_and_invent_no_correlation():

@@ -45,10 +45,10 @@ def test_dropout_probability_is_bayes_rule(mu, theta, logit):
 
 
 @settings(max_examples=25, deadline=None)
-@given(means, thetas, st.floats(0.1, 10.0))
-def test_detection_probability_is_that_of_a_second_draw_at_the_reference_depth(mu, theta, depth):
-    expected = _expect(lambda g: 1 - np.exp(-g), theta, theta / mu + depth)
-    assert detection_probability(*_t(mu, theta, depth)).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
+@given(means, thetas)
+def test_detection_probability_is_that_of_a_count(mean, shape):
+    expected = _expect(lambda g: 1 - np.exp(-g), shape, shape / mean)
+    assert detection_probability(*_t(shape, mean)).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 @settings(max_examples=25, deadline=None)

@@ -12,6 +12,7 @@ LOG_RATIO = torch.arange(-6.0, 4.0, 0.75)
 SHAPE = 8.0
 """Their shape: neighbours overlap, so that no value of the posterior is favoured."""
 _ENTRIES = 65_536  # at a time: as many as a processor's cache holds
+_LANES = 64
 
 
 class ResidualMixture(nn.Module):
@@ -63,7 +64,7 @@ class ResidualMixture(nn.Module):
         else:
             shape, value = x + theta, shrunk_mean(x, mean, theta)
             index = torch.nonzero(where.reshape(-1)).squeeze(1)
-        for entries in index.split(_ENTRIES):
+        for entries in _whole_lanes(index).split(_ENTRIES):
             gene = entries % mean.shape[1]
             count, own, own_theta = (values.reshape(-1).index_select(0, entries) for values in (x, mean, theta))
             found = self._given_counts(count, own, own_theta, self.log_weight.index_select(1, gene))
@@ -76,7 +77,7 @@ class ResidualMixture(nn.Module):
         first, *weights = self.log_weight.exp()
         share = mean / (mean + theta)
         value = theta * share
-        total = first * nb_zero_log_prob(mean, theta).exp()
+        total = first * _zero_probability(mean, theta)
         once = total * value
         twice = once * (value + share)
         for weight, ratio in zip(weights, LOG_RATIO.exp().tolist(), strict=True):
@@ -99,6 +100,21 @@ class ResidualMixture(nn.Module):
         square = value * (value + means / (means + shapes))
         value = (probability * value).sum(0)
         return _shape(value, (probability * square).sum(0)), value
+
+
+def _whole_lanes(x: Tensor) -> Tensor:
+    """A row of entries with the first one repeated at its end, to a whole number of vectors of any processor.
+
+    Vectorised code computes the last few of an array by other instructions, and the same entry would differ in its last
+    bit by where it stands.
+    """
+    return torch.cat([x, x[:1].expand(-len(x) % _LANES)]) if len(x) else x
+
+
+def _zero_probability(mean: Tensor, theta: Tensor) -> Tensor:
+    ratio = _whole_lanes((mean / theta).reshape(-1))
+    exponent = _whole_lanes((-theta).expand_as(mean).reshape(-1))
+    return (torch.log1p(ratio) * exponent).exp()[: mean.numel()].view_as(mean)
 
 
 def _shape(value: Tensor, square: Tensor) -> Tensor:

@@ -1,0 +1,153 @@
+"""The mixture around a gene's mean, against integrals done numerically and simulated expression."""
+
+import numpy as np
+import pytest
+import scvi
+import torch
+from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from scgacl_scvi import SCGACL
+from scgacl_scvi.datasets import simulate_null
+from scgacl_scvi.evaluate import null_correlation
+from scgacl_scvi.module import _residual
+from scgacl_scvi.module._residual import LOG_RATIO, SHAPE, ResidualMixture
+from scgacl_scvi.train._residual_fit import _classes, _of_gamma, _weights
+
+GRID = np.exp(np.linspace(-150, 10, 80_001))
+
+
+def _prior(weights: np.ndarray, mean: float, theta: float) -> np.ndarray:
+    """Density of the expression on the grid."""
+    density = weights[0] * stats.gamma.pdf(GRID, theta, scale=mean / theta)
+    for weight, ratio in zip(weights[1:], LOG_RATIO.exp().tolist(), strict=True):
+        density = density + weight * stats.gamma.pdf(GRID, SHAPE, scale=mean * ratio / SHAPE)
+    return density
+
+
+def _mixture(weights: np.ndarray) -> ResidualMixture:
+    mixture = ResidualMixture(weights.shape[1])
+    mixture.log_weight.copy_(torch.as_tensor(weights).log())
+    mixture.fitted.fill_(True)
+    return mixture
+
+
+def _weights_of(seed: int, n_genes: int) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet(np.full(1 + len(LOG_RATIO), 0.3), n_genes).T + 1e-12
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 99), st.floats(0.01, 300.0), st.floats(0.1, 100.0), st.one_of(st.just(0.0), st.floats(0.1, 400.0))
+)
+def test_the_posterior_has_the_mean_and_the_variance_of_bayes_rule(seed, mean, theta, x):
+    weights = _weights_of(seed, 1)
+    log_likelihood = x * np.log(GRID) - GRID
+    density = _prior(weights[:, 0], mean, theta) * np.exp(log_likelihood - log_likelihood.max()) * GRID
+    expected = (density * GRID).sum() / density.sum()
+    variance = (density * GRID**2).sum() / density.sum() - expected**2
+    shape, value = _mixture(weights).posterior(*(torch.tensor([[v]]) for v in (x, mean, theta)))
+    assert value.item() == pytest.approx(expected, rel=2e-3, abs=1e-6)
+    assert shape.item() == pytest.approx(expected**2 / variance, rel=2e-2)
+
+
+def test_without_a_fit_it_is_the_gamma_and_so_where_nothing_is_asked():
+    x, mean, theta = (
+        torch.tensor([[0.0, 3.0], [2.0, 0.0]]),
+        torch.tensor([[1.0, 2.0], [0.3, 5.0]]),
+        torch.tensor([2.0, 0.5]),
+    )
+    gamma = x + theta, (x + theta) / (mean + theta) * mean
+    for found, expected in zip(ResidualMixture(2).posterior(x, mean, theta), gamma, strict=True):
+        torch.testing.assert_close(found, expected)
+    where = torch.tensor([[True, False], [False, True]])
+    mixture = _mixture(_weights_of(1, 2))
+    whole, some = mixture.posterior(x, mean, theta), mixture.posterior(x, mean, theta, where)
+    for every, found, expected in zip(whole, some, gamma, strict=True):
+        torch.testing.assert_close(found, torch.where(where, every, expected))
+
+
+def test_blocks_and_dispersions_of_batches_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = torch.as_tensor(rng.poisson(0.7, (50, 9)), dtype=torch.float32)
+    mean, theta = torch.as_tensor(rng.gamma(1.0, 1.0, (50, 9)), dtype=torch.float32), torch.linspace(0.3, 9.0, 9)
+    mixture = _mixture(_weights_of(2, 9))
+    whole = mixture.posterior(x, mean, theta)
+    monkeypatch.setattr(_residual, "_ENTRIES", 20)
+    for found, expected in zip(mixture.posterior(x, mean, theta.expand(50, 9)), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def _fit(x: np.ndarray, mean: np.ndarray, theta: float) -> ResidualMixture:
+    """Mixture of one gene from its counts and their means."""
+    counts, log_mean = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(np.log(mean), dtype=torch.float32)
+    gene, n, of = torch.zeros(len(x), dtype=torch.int64), torch.ones(len(x)), torch.tensor([theta])
+    return _mixture(_weights(gene, log_mean, counts, n, of, _of_gamma(of)).exp().numpy())
+
+
+def test_a_gene_that_is_on_in_some_cells_is_found_to_be_and_counts_then_say_more():
+    rng = np.random.default_rng(0)
+    depth = rng.lognormal(0, 0.4, 2000)
+    on = rng.random(2000) < 0.05
+    x = rng.poisson(depth * np.where(on, 8.0, 0.05))
+    mean = depth * x.sum() / depth.sum()
+    mixture = _fit(x, mean, 0.3)
+    arguments = torch.tensor([[0.0], [1.0], [8.0]]), torch.full((3, 1), float(x.sum() / depth.sum()))
+    _, value = mixture.posterior(*arguments, torch.tensor([0.3]))
+    best = [(0.95 * np.exp(-0.05) * 0.05 ** (k + 1) + 0.05 * np.exp(-8) * 8.0 ** (k + 1)) for k in (0, 1, 8)]
+    best = np.array(best) / [(0.95 * np.exp(-0.05) * 0.05**k + 0.05 * np.exp(-8) * 8.0**k) for k in (0, 1, 8)]
+    of_gamma = (arguments[0] + 0.3) / (arguments[1] + 0.3) * arguments[1]
+    error, error_of_gamma = (np.abs(np.log(v[:, 0].numpy() / best)) for v in (value, of_gamma))
+    assert (error[[0, 2]] < 0.2).all()
+    assert error.sum() < error_of_gamma.sum() / 1.5
+
+
+@pytest.mark.parametrize("theta", [0.5, 3.0, 50.0])
+def test_where_the_gamma_is_right_it_stays(theta):
+    rng = np.random.default_rng(1)
+    mean = rng.lognormal(0, 0.4, 3000) * 2.0
+    mixture = _fit(rng.poisson(rng.gamma(theta, mean / theta)), mean, theta)
+    x, at = torch.arange(9.0)[:, None], torch.full((9, 1), 2.0)
+    _, value = mixture.posterior(x, at, torch.tensor([theta]))
+    np.testing.assert_allclose(value, (x + theta) / (at + theta) * at, rtol=0.2)
+
+
+@pytest.fixture(scope="module")
+def model() -> SCGACL:
+    adata = simulate_null(400, 60, seed=0)
+    scvi.settings._seed = 0
+    SCGACL.setup_anndata(adata)
+    fitted = SCGACL(adata, gene_likelihood="nb", n_latent=4, n_hidden=32, n_hidden_discriminator=16)
+    fitted.train(pretrain_epochs=6, vade_epochs=4, joint_epochs=3, batch_size=32, enable_progress_bar=False)
+    return fitted
+
+
+def test_classes_hold_every_entry_once_and_every_count(model):
+    with torch.no_grad():
+        gene, log_mean, count, n = _classes(model.module, model._make_data_loader(adata=model.adata, batch_size=64))
+    x = model.adata.X.toarray() if hasattr(model.adata.X, "toarray") else model.adata.X
+    assert n.sum() == x.size
+    np.testing.assert_array_equal(np.bincount(gene, n * count, x.shape[1]), x.sum(0))
+    assert (np.diff(gene) >= 0).all()
+    assert np.isfinite(log_mean).all()
+
+
+def test_a_fit_has_weights_that_sum_to_one_and_invents_no_correlation(model):
+    assert model.module.residual.fitted
+    torch.testing.assert_close(model.module.residual.log_weight.exp().sum(0), torch.ones(60), rtol=1e-3, atol=1e-3)
+    values = model.get_imputed_expression(policy="denoise", return_numpy=True, layer_key=None)
+    assert null_correlation(values, model.adata.var["differential"].to_numpy()).false_share < 0.05
+
+
+def test_the_mixture_comes_back_from_disk_and_other_likelihoods_have_none(model, tmp_path):
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = SCGACL.load(tmp_path / "model")
+    assert torch.equal(loaded.module.residual.log_weight, model.module.residual.log_weight)
+    for likelihood in ("zinb", "normal"):
+        adata = AnnData(model.adata.X)
+        SCGACL.setup_anndata(adata)
+        other = SCGACL(adata, gene_likelihood=likelihood, n_hidden=16, n_hidden_discriminator=16)
+        other.train(max_epochs=3, enable_progress_bar=False)
+        assert not other.module.residual.fitted
