@@ -14,7 +14,7 @@ from ._values import before_dropout
 def moments(
     module: VaDE, x: Tensor, mean: Tensor, theta: Tensor, missing: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the expression: of Gamma(x + theta, theta / mu + 1), or over what a zero may hide.
+    """Mean and variance of the expression, given the count or over what a zero may hide.
 
     Of ``missing`` genes (1 x genes) those of the prior.
     """

@@ -31,28 +31,6 @@ def detection_probability(shape: Tensor, mean: Tensor) -> Tensor:
     return -torch.expm1(-shape * torch.log1p(mean / shape))
 
 
-def posterior_mean(x: Tensor, mu: Tensor, theta: Tensor, p_dropout: Tensor | None = None) -> Tensor:
-    """Posterior mean of the expression.
-
-    Parameters
-    ----------
-    x
-        Counts (at the depth of ``mu``).
-    mu, theta
-        The generator's mean and the inverse dispersion.
-    p_dropout
-        Probability that a zero is a dropout; only used where ``x`` is zero. None: no zero is one.
-
-    Returns
-    -------
-    ``P mu + (1 - P) theta mu / (theta + mu)`` at zeros, :func:`shrunk_mean` elsewhere.
-    """
-    shrunk = shrunk_mean(x, mu, theta)
-    if p_dropout is None:
-        return shrunk
-    return torch.where(x > 0, shrunk, torch.lerp(shrunk, mu, p_dropout))
-
-
 def expected_log1p_gamma(shape: Tensor, mean: Tensor, unit: Tensor | None = None) -> Tensor:
     """``E[log(1 + g)]`` of a gamma of the given shape and mean, to about 1e-4.
 
