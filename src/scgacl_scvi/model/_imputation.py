@@ -55,9 +55,9 @@ class ImputationMixin:
         """Imputed expression of cells x genes.
 
         The posterior mean of a gene's expression in a cell given the cell's own count: with the generator's mean mu and
-        inverse dispersion theta, both at the reference depth m, ``(x + theta) / (mu + theta) * mu``; with ``"nb"`` under
-        a mixture of such Gammas that each gene has learnt. With ``"zinb"`` a zero may hide a count, and has the mean
-        over what it may hide.
+        inverse dispersion theta, both at the reference depth m, ``(x + theta) / (mu + theta) * mu``; with ``"nb"``
+        under a mixture of such Gammas that each gene has learnt. With ``"zinb"`` a zero may hide a count, and has the
+        mean over what it may hide.
 
         Parameters
         ----------
