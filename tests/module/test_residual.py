@@ -69,6 +69,15 @@ def test_without_a_fit_it_is_the_gamma_and_so_where_nothing_is_asked():
         torch.testing.assert_close(found, torch.where(where, every, expected))
 
 
+def test_tiny_means_and_huge_counts_keep_a_shape():
+    x = torch.tensor([[0.0, 0.0, 1e5, 3e6, 2.0]])
+    mean = torch.tensor([[1e-28, 1e-16, 9e4, 1.0, 1e-20]])
+    shape, value = _mixture(_weights_of(3, 5)).posterior(x, mean, torch.full((5,), 2.0))
+    assert torch.isfinite(shape).all() & torch.isfinite(value).all()
+    assert (shape > 0).all()
+    assert shape[0, 2] == pytest.approx(1e5, rel=0.01)
+
+
 def test_blocks_and_dispersions_of_batches_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     x = torch.as_tensor(rng.poisson(0.7, (50, 9)), dtype=torch.float32)
@@ -76,6 +85,7 @@ def test_blocks_and_dispersions_of_batches_change_nothing(monkeypatch):
     mixture = _mixture(_weights_of(2, 9))
     whole = mixture.posterior(x, mean, theta)
     monkeypatch.setattr(_residual, "_ENTRIES", 20)
+    monkeypatch.setattr(_residual, "_COUNTS", 64)
     for found, expected in zip(mixture.posterior(x, mean, theta.expand(50, 9)), whole, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
@@ -84,7 +94,7 @@ def _fit(x: np.ndarray, mean: np.ndarray, theta: float) -> ResidualMixture:
     """Mixture of one gene from its counts and their means."""
     counts, log_mean = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(np.log(mean), dtype=torch.float32)
     gene, n, of = torch.zeros(len(x), dtype=torch.int64), torch.ones(len(x)), torch.tensor([theta])
-    return _mixture(_weights(gene, log_mean, counts, n, of, _of_gamma(of)).exp().numpy())
+    return _mixture(_weights(gene, log_mean, of.log().expand(len(x)), counts, n, _of_gamma(of)).exp().numpy())
 
 
 def test_a_gene_that_is_on_in_some_cells_is_found_to_be_and_counts_then_say_more():
@@ -126,12 +136,17 @@ def model() -> SCGACL:
 
 def test_classes_hold_every_entry_once_and_every_count(model):
     with torch.no_grad():
-        gene, log_mean, count, n = _classes(model.module, model._make_data_loader(adata=model.adata, batch_size=64))
+        gene, log_mean, log_theta, count, n = _classes(
+            model.module, model._make_data_loader(adata=model.adata, batch_size=64)
+        )
     x = model.adata.X.toarray() if hasattr(model.adata.X, "toarray") else model.adata.X
     assert n.sum() == x.size
-    np.testing.assert_array_equal(np.bincount(gene, n * count, x.shape[1]), x.sum(0))
+    np.testing.assert_allclose(np.bincount(gene, n * count, x.shape[1]), x.sum(0), rtol=1e-5)
     assert (np.diff(gene) >= 0).all()
     assert np.isfinite(log_mean).all()
+    np.testing.assert_allclose(
+        log_theta, (model.module.theta.log() + model.module.gate.log_theta_ratio).detach()[gene], rtol=1e-3, atol=1e-3
+    )
 
 
 def test_a_fit_has_weights_that_sum_to_one_and_invents_no_correlation(model):

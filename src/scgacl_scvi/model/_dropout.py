@@ -70,8 +70,8 @@ class DropoutMixin:
         A zero that was a zero anyway is none. Curve, m and theta are fitted after training, for all genes together.
 
         ``"nb"``: there is no dropout; the probability that the same cell, sequenced once more at the reference depth
-        (the median library of the training cells), would show the gene. With mu the generator's mean at that depth and
-        d the cell's depth relative to it, :math:`1 - ((\theta + d \mu) / (\theta + (d + 1) \mu))^\theta`.
+        (the median library of the training cells), would show the gene: :math:`1 - (1 + \hat\lambda / a)^{-a}`, with a
+        the shape and :math:`\hat\lambda` the mean, at that depth, of the posterior of the expression given the zero.
 
         Parameters
         ----------

@@ -228,6 +228,7 @@ class TrainingMixin:
             },
         )
         if not of_query:
+            self.module.residual.fitted.fill_(False)
             if hold_out or gate_genes is False:
                 self.module.gate.reset()  # a gate is kept by a later training, which has nothing to judge genes by
             self.saw_all_entries_ |= not hold_out
@@ -262,7 +263,8 @@ class TrainingMixin:
         if self.module.gate.fitted and self.module.gene_likelihood == "nb":  # a "zinb" has a dropout curve for zeros
             fit_own_dispersions(self.module, seen(at_most=MAX_CELLS))
         if self.module.gene_likelihood == "nb":
-            fit_residuals(self.module, seen(at_most=MAX_RESIDUAL_CELLS))
+            # Not of validation cells, whose withheld molecules the gene report predicts.
+            fit_residuals(self.module, splitter.seen_cells(validation=False, at_most=MAX_RESIDUAL_CELLS))
         if self.module.n_strata > 1 and self.module.gene_likelihood != "normal":
             fit_strata(self.module, seen())
         with seeded(seed):

@@ -136,7 +136,7 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
     """Value of each entry as if unobserved zeros were all filled, and the probability to fill a zero."""
     own = module.predict(tensors, inferred)
     x, missing = tensors[REGISTRY_KEYS.X_KEY], tensors.get(MISSING_GENES)
-    p_fill = fill_probability(module, tensors, inferred, own)
+    p_fill = fill_probability(module, tensors, inferred, own) if request.policy == "impute" else torch.ones_like(x)
     if missing is not None:  # what was not measured is no zero: nothing speaks against the gene's mean
         p_fill = torch.where(missing, 1.0, p_fill)
     if module.gene_likelihood == "normal":

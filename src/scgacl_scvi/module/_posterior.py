@@ -1,7 +1,8 @@
 """What one count says about the expression behind it, given the generator's mean.
 
 With ``x ~ Poisson(expression)`` and ``expression ~ Gamma(theta, theta / mu)``, the posterior of the expression is
-``Gamma(x + theta, theta / mu + 1)``. A zero may also be a dropout, which says nothing: then the prior stays.
+``Gamma(x + theta, theta / mu + 1)``. A zero may also be a dropout, which says nothing: then the prior stays. (With
+``"nb"`` a gene has a mixture of such priors: :class:`~scgacl_scvi.module._residual.ResidualMixture`.)
 All functions broadcast over cells x genes and are on the counts scale, at the depth of ``mu`` and ``x``.
 """
 

@@ -12,6 +12,7 @@ LOG_RATIO = torch.arange(-6.0, 4.0, 0.75)
 SHAPE = 8.0
 """Their shape: neighbours overlap, so that no value of the posterior is favoured."""
 _ENTRIES = 65_536  # at a time: as many as a processor's cache holds
+_COUNTS = 2048  # the same for counts above 0; with all components too few for PyTorch to share out among threads
 _LANES = 64
 
 
@@ -54,52 +55,51 @@ class ResidualMixture(nn.Module):
         """
         if not self.fitted:
             return x + theta, shrunk_mean(x, mean, theta)
-        mean = mean.clamp_min(1e-30)
+        x, mean = x.contiguous(), mean.clamp_min(1e-30)
         theta = theta.expand_as(mean)
         if where is None:
             rows = max(1, _ENTRIES // mean.shape[1])
             zeros = [self._behind_zeros(*block) for block in zip(mean.split(rows), theta.split(rows), strict=True)]
-            shape, value = (torch.cat(blocks) for blocks in zip(*zeros, strict=True))
+            shape, ratio = (torch.cat(blocks) for blocks in zip(*zeros, strict=True))
             index = Nonzeros(x).index
         else:
-            shape, value = x + theta, shrunk_mean(x, mean, theta)
+            shape, ratio = x + theta, (x + theta) / (mean + theta)
             index = torch.nonzero(where.reshape(-1)).squeeze(1)
-        for entries in _whole_lanes(index).split(_ENTRIES):
+        for entries in _whole_lanes(index).split(_COUNTS):
             gene = entries % mean.shape[1]
             count, own, own_theta = (values.reshape(-1).index_select(0, entries) for values in (x, mean, theta))
             found = self._given_counts(count, own, own_theta, self.log_weight.index_select(1, gene))
-            for filled, values in zip((shape, value), found, strict=True):
+            for filled, values in zip((shape, ratio), found, strict=True):
                 filled.view(-1).index_copy_(0, entries, values)
-        return shape, value
+        return shape, ratio * mean
 
     def _behind_zeros(self, mean: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`posterior` as if all counts were 0: most are, and it takes no gamma function."""
+        """Shape and mean over ``mean`` as if all counts were 0: most are, and it takes no gamma function."""
         first, *weights = self.log_weight.exp()
-        share = mean / (mean + theta)
-        value = theta * share
+        ratio = theta / (mean + theta)
         total = first * _zero_probability(mean, theta)
-        once = total * value
-        twice = once * (value + share)
-        for weight, ratio in zip(weights, LOG_RATIO.exp().tolist(), strict=True):
-            other = mean * ratio
-            left = SHAPE / (other + SHAPE)
-            value = other.mul_(left)
+        once = total * ratio
+        twice = once * ratio * (1 + 1 / theta)
+        for weight, of_mean in zip(weights, LOG_RATIO.exp().tolist(), strict=True):
+            left = SHAPE / (mean * of_mean + SHAPE)
+            ratio = left * of_mean
             probability = left.square_().square_().square_().mul_(weight)  # to the power SHAPE
             total += probability
-            once += probability.mul_(value)
-            twice += probability.mul_(value).mul_(1 + 1 / SHAPE)
+            once += probability.mul_(ratio)
+            twice += probability.mul_(ratio).mul_(1 + 1 / SHAPE)
         total.clamp_min_(1e-37)
-        value = once.div_(total)
-        return _shape(value, twice.div_(total)), value
+        ratio = once.div_(total)
+        square = ratio.square()
+        return square / (twice.div_(total) - square).maximum(1e-6 * square), ratio
 
     def _given_counts(self, x: Tensor, mean: Tensor, theta: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`posterior` of entries in a row, with the weights of their genes (components x entries)."""
+        """The same of entries in a row given their counts, with the weights of their genes (components x entries)."""
         probability = torch.softmax(component_log_prob(x, mean, theta) + log_weight, 0)
         means, shapes = _components(mean, theta)
-        value = (x + shapes) / (means + shapes) * means
-        square = value * (value + means / (means + shapes))
-        value = (probability * value).sum(0)
-        return _shape(value, (probability * square).sum(0)), value
+        of_each = (x + shapes) / (means + shapes) * (means / mean)
+        ratio = (probability * of_each).sum(0)
+        variance = (probability * (of_each.square() / (x + shapes) + (of_each - ratio).square())).sum(0)
+        return ratio.square() / variance, ratio
 
 
 def _whole_lanes(x: Tensor) -> Tensor:
@@ -115,12 +115,6 @@ def _zero_probability(mean: Tensor, theta: Tensor) -> Tensor:
     ratio = _whole_lanes((mean / theta).reshape(-1))
     exponent = _whole_lanes((-theta).expand_as(mean).reshape(-1))
     return (torch.log1p(ratio) * exponent).exp()[: mean.numel()].view_as(mean)
-
-
-def _shape(value: Tensor, square: Tensor) -> Tensor:
-    """Shape of a Gamma of a mean and a mean square."""
-    value_squared = value.square()
-    return value_squared / (square - value_squared).clamp_min(1e-30).maximum(1e-6 * value_squared)
 
 
 def _components(mean: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
