@@ -19,12 +19,12 @@ from scgacl_scvi.train._residual_fit import _classes, _of_gamma, _weights
 GRID = np.exp(np.linspace(-150, 10, 80_001))
 
 
-def _prior(weights: np.ndarray, mean: float, theta: float) -> np.ndarray:
-    """Density of the expression on the grid."""
-    density = weights[0] * stats.gamma.pdf(GRID, theta, scale=mean / theta)
+def _log_prior(weights: np.ndarray, mean: float, theta: float) -> np.ndarray:
+    """Log density of the expression on the grid; logs, since far from the mean it is below the smallest number."""
+    parts = [np.log(weights[0]) + stats.gamma.logpdf(GRID, theta, scale=mean / theta)]
     for weight, ratio in zip(weights[1:], LOG_RATIO.exp().tolist(), strict=True):
-        density = density + weight * stats.gamma.pdf(GRID, SHAPE, scale=mean * ratio / SHAPE)
-    return density
+        parts.append(np.log(weight) + stats.gamma.logpdf(GRID, SHAPE, scale=mean * ratio / SHAPE))
+    return np.logaddexp.reduce(parts)
 
 
 def _mixture(weights: np.ndarray) -> ResidualMixture:
@@ -44,8 +44,8 @@ def _weights_of(seed: int, n_genes: int) -> np.ndarray:
 )
 def test_the_posterior_has_the_mean_and_the_variance_of_bayes_rule(seed, mean, theta, x):
     weights = _weights_of(seed, 1)
-    log_likelihood = x * np.log(GRID) - GRID
-    density = _prior(weights[:, 0], mean, theta) * np.exp(log_likelihood - log_likelihood.max()) * GRID
+    log_density = _log_prior(weights[:, 0], mean, theta) + x * np.log(GRID) - GRID + np.log(GRID)
+    density = np.exp(log_density - log_density.max())
     expected = (density * GRID).sum() / density.sum()
     variance = (density * GRID**2).sum() / density.sum() - expected**2
     shape, value = _mixture(weights).posterior(*(torch.tensor([[v]]) for v in (x, mean, theta)))

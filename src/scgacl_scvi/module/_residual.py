@@ -59,7 +59,8 @@ class ResidualMixture(nn.Module):
         theta = theta.expand_as(mean)
         if where is None:
             rows = max(1, _ENTRIES // mean.shape[1])
-            zeros = [self._behind_zeros(*block) for block in zip(mean.split(rows), theta.split(rows), strict=True)]
+            blocks, weights = zip(mean.split(rows), theta.split(rows), strict=True), self.log_weight.exp()
+            zeros = [_behind_zeros(*block, weights) for block in blocks]
             shape, ratio = (torch.cat(blocks) for blocks in zip(*zeros, strict=True))
             index = Nonzeros(x).index
         else:
@@ -68,38 +69,40 @@ class ResidualMixture(nn.Module):
         for entries in _whole_lanes(index).split(_COUNTS):
             gene = entries % mean.shape[1]
             count, own, own_theta = (values.reshape(-1).index_select(0, entries) for values in (x, mean, theta))
-            found = self._given_counts(count, own, own_theta, self.log_weight.index_select(1, gene))
+            found = _given_counts(count, own, own_theta, self.log_weight.index_select(1, gene))
             for filled, values in zip((shape, ratio), found, strict=True):
                 filled.view(-1).index_copy_(0, entries, values)
         return shape, ratio * mean
 
-    def _behind_zeros(self, mean: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Shape and mean over ``mean`` as if all counts were 0: most are, and it takes no gamma function."""
-        first, *weights = self.log_weight.exp()
-        ratio = theta / (mean + theta)
-        total = first * _zero_probability(mean, theta)
-        once = total * ratio
-        twice = once * ratio * (1 + 1 / theta)
-        for weight, of_mean in zip(weights, LOG_RATIO.exp().tolist(), strict=True):
-            left = SHAPE / (mean * of_mean + SHAPE)
-            ratio = left * of_mean
-            probability = left.square_().square_().square_().mul_(weight)  # to the power SHAPE
-            total += probability
-            once += probability.mul_(ratio)
-            twice += probability.mul_(ratio).mul_(1 + 1 / SHAPE)
-        total.clamp_min_(1e-37)
-        ratio = once.div_(total)
-        square = ratio.square()
-        return square / (twice.div_(total) - square).maximum(1e-6 * square), ratio
 
-    def _given_counts(self, x: Tensor, mean: Tensor, theta: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of entries in a row given their counts, with the weights of their genes (components x entries)."""
-        probability = torch.softmax(component_log_prob(x, mean, theta) + log_weight, 0)
-        means, shapes = _components(mean, theta)
-        of_each = (x + shapes) / (means + shapes) * (means / mean)
-        ratio = (probability * of_each).sum(0)
-        variance = (probability * (of_each.square() / (x + shapes) + (of_each - ratio).square())).sum(0)
-        return ratio.square() / variance, ratio
+def _behind_zeros(mean: Tensor, theta: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Shape and mean over ``mean`` as if all counts were 0: most are, and it takes no gamma function."""
+    first, *others = weights
+    ratio = theta / (mean + theta)
+    total = first * _zero_probability(mean, theta)
+    once = total * ratio
+    twice = once * ratio * (1 + 1 / theta)
+    for weight, of_mean in zip(others, LOG_RATIO.exp().tolist(), strict=True):
+        left = SHAPE / (mean * of_mean + SHAPE)
+        ratio = left * of_mean
+        probability = left.square_().square_().square_().mul_(weight)  # to the power SHAPE
+        total += probability
+        once += probability.mul_(ratio)
+        twice += probability.mul_(ratio).mul_(1 + 1 / SHAPE)
+    total.clamp_min_(1e-37)
+    ratio = once.div_(total)
+    square = ratio.square()
+    return square / (twice.div_(total) - square).maximum(1e-6 * square), ratio
+
+
+def _given_counts(x: Tensor, mean: Tensor, theta: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of entries in a row given their counts, with the weights of their genes (components x entries)."""
+    probability = torch.softmax(component_log_prob(x, mean, theta) + log_weight, 0)
+    means, shapes = _components(mean, theta)
+    of_each = (x + shapes) / (means + shapes) * (means / mean)
+    ratio = (probability * of_each).sum(0)
+    variance = (probability * (of_each.square() / (x + shapes) + (of_each - ratio).square())).sum(0)
+    return ratio.square() / variance, ratio
 
 
 def _whole_lanes(x: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def _classes(module: VaDE, cells: Iterable) -> tuple[np.ndarray, ...]:
 
 def _of_gamma(theta: Tensor) -> Tensor:
     """Weights of the components if the Gamma of shape theta were right, components x genes."""
-    edges = torch.cat([(LOG_RATIO[1:] + LOG_RATIO[:-1]) / 2]).exp()
+    edges = ((LOG_RATIO[1:] + LOG_RATIO[:-1]) / 2).exp()
     below = torch.special.gammainc(theta.expand(len(edges), -1).double(), theta.double() * edges.double()[:, None])
     of_others = torch.cat([below[:1], below.diff(dim=0), 1 - below[-1:]]).clamp_min(0) + 1e-6
     others = 0.5 * of_others / of_others.sum(0)
