@@ -53,20 +53,38 @@ def test_the_posterior_has_the_mean_and_the_variance_of_bayes_rule(seed, mean, t
     assert shape.item() == pytest.approx(expected**2 / variance, rel=2e-2)
 
 
-def test_without_a_fit_it_is_the_gamma_and_so_where_nothing_is_asked():
-    x, mean, theta = (
-        torch.tensor([[0.0, 3.0], [2.0, 0.0]]),
-        torch.tensor([[1.0, 2.0], [0.3, 5.0]]),
-        torch.tensor([2.0, 0.5]),
-    )
+def test_without_a_fit_it_is_the_gamma():
+    x, mean = torch.tensor([[0.0, 3.0], [2.0, 0.0]]), torch.tensor([[1.0, 2.0], [0.3, 5.0]])
+    theta, unfitted = torch.tensor([2.0, 0.5]), ResidualMixture(2)
     gamma = x + theta, (x + theta) / (mean + theta) * mean
-    for found, expected in zip(ResidualMixture(2).posterior(x, mean, theta), gamma, strict=True):
+    for found, expected in zip(unfitted.posterior(x, mean, theta), gamma, strict=True):
         torch.testing.assert_close(found, expected)
-    where = torch.tensor([[True, False], [False, True]])
-    mixture = _mixture(_weights_of(1, 2))
-    whole, some = mixture.posterior(x, mean, theta), mixture.posterior(x, mean, theta, where)
-    for every, found, expected in zip(whole, some, gamma, strict=True):
-        torch.testing.assert_close(found, torch.where(where, every, expected))
+    index = torch.tensor([0, 3])
+    for found, expected in zip(unfitted.behind_zeros(mean, theta, index), gamma, strict=True):
+        torch.testing.assert_close(found, expected.reshape(-1)[index])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 99), st.integers(1, 40), st.booleans())
+def test_zeros_asked_for_alone_have_the_bits_they_have_among_all(seed, n_cells, of_batches):
+    rng = np.random.default_rng(seed)
+    shape = n_cells, 7
+    x = torch.as_tensor(rng.poisson(0.7, shape), dtype=torch.float32)
+    mean = torch.as_tensor(rng.gamma(0.5, 2.0, shape), dtype=torch.float32)
+    theta = torch.as_tensor(rng.gamma(1.0, 2.0, shape if of_batches else 7), dtype=torch.float32)
+    mixture = _mixture(_weights_of(seed, 7))
+    index = torch.as_tensor(rng.permutation(np.flatnonzero(x.numpy() == 0)))
+    whole, some = mixture.posterior(x, mean, theta), mixture.behind_zeros(mean, theta, index)
+    for every, found in zip(whole, some, strict=True):
+        assert torch.equal(found, every.reshape(-1)[index])
+
+
+def test_a_zero_never_has_more_expression_than_before_it_was_seen():
+    rng = np.random.default_rng(0)
+    mixture = _mixture(_weights_of(4, 6))
+    mean = torch.as_tensor(np.geomspace(1e-6, 1e3, 300)[:, None] * np.ones(6), dtype=torch.float32)
+    _, value = mixture.posterior(torch.zeros_like(mean), mean, torch.as_tensor(rng.gamma(1.0, 2.0, 6)).float())
+    assert (value <= 1.0001 * mixture.mean_ratio * mean).all()
 
 
 def test_tiny_means_and_huge_counts_keep_a_shape():

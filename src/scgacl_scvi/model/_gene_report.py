@@ -18,7 +18,7 @@ from scgacl_scvi.train._splitter import withheld
 
 from ._loading import check_training_data
 from ._selection import BATCH_SIZE, Selection, select
-from ._values import Request, default_threshold, expected, fill_probability
+from ._values import Request, default_threshold, expected, zeros_to_fill
 
 _EPS = 1e-6
 UNITS = {
@@ -107,8 +107,7 @@ class GeneReportMixin:
         start = 0
         for tensors, inferred, own in self._posterior_batches(selection.loader):
             x = tensors[REGISTRY_KEYS.X_KEY]
-            p_fill = fill_probability(self.module, tensors, inferred, own)
-            fills = (x == 0) & self.module.gene_seen & (p_fill >= threshold)
+            fills = zeros_to_fill(self.module, tensors, inferred, own, threshold) & self.module.gene_seen
             group = torch.as_tensor(codes[start : start + len(x)])
             for total, found in ((seen, x > 0), (filled, fills)):
                 total.index_add_(0, group, selection.of_genes(found).cpu().double())

@@ -1,5 +1,6 @@
 """From the posterior of a batch to the values a user asked for; tensors only."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from scgacl_scvi._keys import MISSING_GENES
 from scgacl_scvi.module import VaDE
+from scgacl_scvi.module._nonzeros import positions
 from scgacl_scvi.module._posterior import detection_probability, expected_log1p_gamma, posterior_log1p
 from scgacl_scvi.scales import CP10K, LOG_SCALES, SCALES, Scale, convert
 
@@ -124,32 +126,35 @@ def posterior_values(
     values = []
     for draw in [None] if noise is None else noise.to(module.device):
         z = qz.loc if draw is None else qz.loc + qz.scale * draw
-        estimate, p_fill = _estimate(module, tensors, {**inferred, "z": z}, depth, request, batches)
+        estimate, filled = _estimate(module, tensors, {**inferred, "z": z}, depth, request, batches)
         estimate = torch.where(module.gene_seen, estimate, observed)  # the model knows nothing of other genes
-        if request.policy == "impute":
-            estimate = torch.where(x > 0, observed, torch.where(p_fill >= request.threshold, estimate, 0.0))
+        if filled is not None:
+            estimate = torch.where(x > 0, observed, torch.where(filled, estimate, 0.0))
         values.append(estimate)
     return torch.stack(values)
 
 
-def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tensor, Tensor]:
-    """Value of each entry as if unobserved zeros were all filled, and the probability to fill a zero."""
+def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tensor, Tensor | None]:
+    """Value of each entry as if unobserved zeros were all filled, and which are (None for ``policy="denoise"``)."""
     own = module.predict(tensors, inferred)
     x, missing = tensors[REGISTRY_KEYS.X_KEY], tensors.get(MISSING_GENES)
-    p_fill = fill_probability(module, tensors, inferred, own) if request.policy == "impute" else torch.ones_like(x)
-    if missing is not None:  # what was not measured is no zero: nothing speaks against the gene's mean
-        p_fill = torch.where(missing, 1.0, p_fill)
+    filled, curve = None, module.dropout_curve
+    if request.policy == "impute":
+        p_hidden = None if curve is None else fill_probability(module, tensors, inferred, own)
+        filled = zeros_to_fill(module, tensors, inferred, own, request.threshold, p_hidden)
+        if missing is not None:  # what was not measured is no zero: nothing speaks against the gene's mean
+            filled |= missing
     if module.gene_likelihood == "normal":
         means = [own if b is None else module.predict(tensors, inferred, b) for b in batches]
         mean = torch.stack([generated["scale"] for generated in means]).mean(0)
-        return _from_lognorm(mean, depth, module, request.scale), p_fill
+        return _from_lognorm(mean, depth, module, request.scale), filled
 
-    if request.policy == "impute" and module.dropout_curve is not None:
-        value = _from_lognorm(_lost_count(module, own, p_fill), depth, module, request.scale)
+    if filled is not None and curve is not None:
+        value = _from_lognorm(_lost_count(module, own, p_hidden), depth, module, request.scale)
         if missing is None:
-            return value, p_fill
+            return value, filled
         expression, _ = _estimate(module, tensors, inferred, depth, replace(request, policy="denoise"), batches)
-        return torch.where(missing, expression, value), p_fill
+        return torch.where(missing, expression, value), filled
 
     # Shrinking at one depth for all cells: equal evidence gives equal values, and no library size enters.
     at_own = request.scale == "counts" or request.depth is not None  # a new count is one of this cell, as it was read
@@ -164,12 +169,11 @@ def _estimate(module, tensors, inferred, depth, request, batches) -> tuple[Tenso
         if request.estimand == "log":
             estimates.append(_log_estimate(module, seen, mean, own["theta"], factor, other, missing, unit))
         else:
-            filled = (x == 0) & (p_fill >= request.threshold) if request.policy == "impute" else None
             estimates.append(expected(module, seen, mean, own["theta"], missing, filled) * other)
     estimate = torch.stack(estimates).mean(0)
     if request.estimand == "log" or request.scale == "counts":
-        return estimate, p_fill
-    return _from_lognorm(torch.log1p(estimate), depth, module, request.scale), p_fill
+        return estimate, filled
+    return _from_lognorm(torch.log1p(estimate), depth, module, request.scale), filled
 
 
 def _lost_count(module: VaDE, own: dict, p_hidden: Tensor) -> Tensor:
@@ -199,19 +203,43 @@ def fill_probability(module: VaDE, tensors: dict[str, Tensor], inferred: dict, o
     return detection_probability(shape, expression / depth)
 
 
+def zeros_to_fill(
+    module: VaDE, tensors: dict[str, Tensor], inferred: dict, own: dict, threshold: float, p_fill: Tensor | None = None
+) -> Tensor:
+    """Zeros whose :func:`fill_probability` (``p_fill``, where it is known) reaches a threshold; bool, cells x genes."""
+    zero = tensors[REGISTRY_KEYS.X_KEY] == 0
+    if module.gene_likelihood != "nb":
+        return zero & ((fill_probability(module, tensors, inferred, own) if p_fill is None else p_fill) >= threshold)
+    # A zero only makes the expression smaller, and to show a gene is at most as likely as if its expression were sure.
+    # Few of the means are large enough, and the others need no posterior.
+    enough = -0.999 * math.log1p(-min(threshold, 1 - 1e-6))
+    index = positions(zero & (own["scale"] * module.residual.mean_ratio >= enough))
+    depth = inferred["library"] / module.median_library
+    shape, expression = module.residual.behind_zeros(own["scale"] * depth, own["theta"], index)
+    of_entry = depth[:, 0].index_select(0, torch.div(index, zero.shape[1], rounding_mode="floor"))
+    filled = torch.zeros_like(zero)
+    filled.view(-1).index_copy_(0, index, detection_probability(shape, expression / of_entry) >= threshold)
+    return filled
+
+
 def expected(
     module: VaDE,
     x: Tensor,
     mean: Tensor,
     theta: Tensor,
     missing: Tensor | None = None,
-    where: Tensor | None = None,
+    zeros: Tensor | None = None,
 ) -> Tensor:
     """Posterior mean of the expression, at the depth of ``x`` and of the generator's ``mean`` (counts).
 
-    Of ``missing`` genes (1 x genes) that were not measured, the prior mean. ``where`` (bool) says which entries matter.
+    Of ``missing`` genes (1 x genes) that were not measured, the prior mean. ``zeros`` (bool) are the only entries that
+    matter, if given; others are 0.
     """
-    _, value = module.residual.posterior(x, mean, theta, where)
+    if zeros is None:
+        _, value = module.residual.posterior(x, mean, theta)
+    else:
+        index, value = positions(zeros), torch.zeros_like(mean)
+        value.view(-1).index_copy_(0, index, module.residual.behind_zeros(mean, theta, index)[1])
     if module.dropout_curve is not None:
         value = torch.where(x > 0, value, module.dropout_curve.zero_mean(mean))
     return value if missing is None else torch.where(missing, before_dropout(module, mean, theta)[0], value)

@@ -7,6 +7,13 @@ import torch
 from torch import Tensor
 
 
+def positions(x: Tensor) -> Tensor:
+    """Where a cells x genes array (numbers or bool) is not 0, as positions in one row after the other."""
+    if x.device.type == "cpu":  # torch's own search takes five times as long
+        return torch.from_numpy(np.flatnonzero(x.detach().numpy()))
+    return torch.nonzero(x.reshape(-1)).squeeze(1)
+
+
 class Nonzeros:
     """Positions of the non-zeros of a batch, by which dense arrays of the same shape are read and filled.
 
@@ -22,12 +29,7 @@ class Nonzeros:
 
     def __init__(self, x: Tensor, index: Tensor | None = None):
         self.shape = x.shape
-        if index is not None:
-            self.index = index
-        elif x.device.type == "cpu":  # torch's own search takes five times as long
-            self.index = torch.from_numpy(np.flatnonzero(x.detach().numpy() != 0))
-        else:
-            self.index = torch.nonzero(x.reshape(-1)).squeeze(1)
+        self.index = positions(x) if index is None else index
         self.values = self.of(x)
         self.row = torch.div(self.index, self.shape[1], rounding_mode="floor")
         self.column = self.index - self.row * self.shape[1]

@@ -1,10 +1,11 @@
 """How expression varies around its mean: a mixture of Gammas for each gene, and the posterior that follows from it."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from ._likelihoods import nb_zero_log_prob
-from ._nonzeros import Nonzeros
+from ._nonzeros import positions
 from ._posterior import shrunk_mean
 
 LOG_RATIO = torch.arange(-6.0, 4.0, 0.75)
@@ -39,7 +40,13 @@ class ResidualMixture(nn.Module):
         log_weight[0] = 0.0
         self.register_buffer("log_weight", log_weight)
 
-    def posterior(self, x: Tensor, mean: Tensor, theta: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    @property
+    def mean_ratio(self) -> Tensor:
+        """Mean of each gene's distribution: what the expression is on average, over the mean, before any count."""
+        weights = self.log_weight.exp()
+        return weights[0] + LOG_RATIO.to(weights).exp() @ weights[1:]
+
+    def posterior(self, x: Tensor, mean: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Shape and mean of the Gamma with the mean and the variance of the posterior of the expression.
 
         Parameters
@@ -50,28 +57,37 @@ class ResidualMixture(nn.Module):
             Mean of the expression at the depth of ``x`` (counts), cells x genes.
         theta
             Inverse dispersion, genes or cells x genes.
-        where
-            Entries that are asked for (bool); others are the first component's. None: all.
         """
         if not self.fitted:
             return x + theta, shrunk_mean(x, mean, theta)
         x, mean = x.contiguous(), mean.clamp_min(1e-30)
         theta = theta.expand_as(mean)
-        if where is None:
-            rows = max(1, _ENTRIES // mean.shape[1])
-            blocks, weights = zip(mean.split(rows), theta.split(rows), strict=True), self.log_weight.exp()
-            zeros = [_behind_zeros(*block, weights) for block in blocks]
-            shape, ratio = (torch.cat(blocks) for blocks in zip(*zeros, strict=True))
-            index = Nonzeros(x).index
-        else:
-            shape, ratio = x + theta, (x + theta) / (mean + theta)
-            index = torch.nonzero(where.reshape(-1)).squeeze(1)
-        for entries in _whole_lanes(index).split(_COUNTS):
+        rows = max(1, _ENTRIES // mean.shape[1])
+        blocks, weights = zip(mean.split(rows), theta.split(rows), strict=True), self.log_weight.exp()
+        zeros = [_behind_zeros(*block, weights) for block in blocks]
+        shape, ratio = (torch.cat(blocks) for blocks in zip(*zeros, strict=True))
+        for entries in _whole_lanes(positions(x)).split(_COUNTS):
             gene = entries % mean.shape[1]
             count, own, own_theta = (values.reshape(-1).index_select(0, entries) for values in (x, mean, theta))
             found = _given_counts(count, own, own_theta, self.log_weight.index_select(1, gene))
             for filled, values in zip((shape, ratio), found, strict=True):
                 filled.view(-1).index_copy_(0, entries, values)
+        return shape, ratio * mean
+
+    def behind_zeros(self, mean: Tensor, theta: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`posterior` of some entries only, whose counts are 0; arguments as there.
+
+        ``index``: their positions in ``mean`` as one row after the other. One value for each.
+        """
+        gene = index % mean.shape[1]
+        mean, theta = (values.reshape(-1).index_select(0, index) for values in (mean, theta.expand_as(mean)))
+        if not self.fitted:
+            return theta, shrunk_mean(torch.zeros_like(mean), mean, theta)
+        mean = mean.clamp_min(1e-30)
+        blocks = zip(mean.split(_ENTRIES), theta.split(_ENTRIES), gene.split(_ENTRIES), strict=True)
+        weights = self.log_weight.exp()
+        found = [_behind_zeros(own, of, weights.index_select(1, genes)) for own, of, genes in blocks]
+        shape, ratio = (torch.cat(blocks) for blocks in zip(*found, strict=True))
         return shape, ratio * mean
 
 
@@ -81,27 +97,33 @@ def _behind_zeros(mean: Tensor, theta: Tensor, weights: Tensor) -> tuple[Tensor,
     ratio = theta / (mean + theta)
     total = first * _zero_probability(mean, theta)
     once = total * ratio
-    twice = once * ratio * (1 + 1 / theta)
+    twice_first = once * ratio * (1 + 1 / theta)
+    twice = torch.zeros_like(once)
     for weight, of_mean in zip(others, LOG_RATIO.exp().tolist(), strict=True):
-        left = SHAPE / (mean * of_mean + SHAPE)
-        ratio = left * of_mean
-        probability = left.square_().square_().square_().mul_(weight)  # to the power SHAPE
+        left = (mean * (of_mean / SHAPE)).add_(1).reciprocal_()
+        probability = left.square().square_().square_().mul_(weight)  # to the power SHAPE
         total += probability
-        once += probability.mul_(ratio)
-        twice += probability.mul_(ratio).mul_(1 + 1 / SHAPE)
+        ratio = left.mul_(of_mean)
+        probability.mul_(ratio)
+        once += probability
+        twice += probability.mul_(ratio)
     total.clamp_min_(1e-37)
     ratio = once.div_(total)
     square = ratio.square()
-    return square / (twice.div_(total) - square).maximum(1e-6 * square), ratio
+    twice.mul_(1 + 1 / SHAPE).add_(twice_first).div_(total)
+    return square / (twice - square).maximum(1e-6 * square), ratio
 
 
 def _given_counts(x: Tensor, mean: Tensor, theta: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
     """The same of entries in a row given their counts, with the weights of their genes (components x entries)."""
-    probability = torch.softmax(component_log_prob(x, mean, theta) + log_weight, 0)
-    means, shapes = _components(mean, theta)
-    of_each = (x + shapes) / (means + shapes) * (means / mean)
+    probability = torch.softmax(component_log_prob(x, mean, theta).add_(log_weight), 0)
+    ratios = LOG_RATIO.to(mean).exp()[:, None]
+    of_each = torch.cat([((x + theta) / (mean + theta))[None], (x + SHAPE) / (mean * ratios).add_(SHAPE) * ratios])
     ratio = (probability * of_each).sum(0)
-    variance = (probability * (of_each.square() / (x + shapes) + (of_each - ratio).square())).sum(0)
+    within = of_each.square()
+    within[0] /= x + theta
+    within[1:] /= x + SHAPE
+    variance = within.add_(of_each.sub_(ratio).square_()).mul_(probability).sum(0)
     return ratio.square() / variance, ratio
 
 
@@ -120,16 +142,14 @@ def _zero_probability(mean: Tensor, theta: Tensor) -> Tensor:
     return (torch.log1p(ratio) * exponent).exp()[: mean.numel()].view_as(mean)
 
 
-def _components(mean: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and shapes of the components of entries in a row, components x entries."""
-    ratios = LOG_RATIO.to(mean).exp()[:, None]
-    return torch.cat([mean[None], mean * ratios]), torch.cat([theta[None], torch.full_like(mean * ratios, SHAPE)])
-
-
 def component_log_prob(x: Tensor, mean: Tensor, theta: Tensor) -> Tensor:
     """Log-probability of counts of entries in a row under each component, but for a constant; components x entries."""
-    means, shapes = _components(mean, theta)
+    shape = torch.full((), SHAPE).to(theta)
     # The shape of all but the first is the same, and lgamma takes longest.
-    first, others = (torch.lgamma(x + shape) - torch.lgamma(shape) for shape in (theta, torch.tensor(SHAPE)))
-    excess = torch.cat([first[None], others.expand(len(LOG_RATIO), -1)])
-    return excess + nb_zero_log_prob(means, shapes) + x * torch.log(means / (means + shapes))
+    first, others = (torch.lgamma(x + of) - torch.lgamma(of) for of in (theta, shape))
+    log_mean = torch.log(mean)
+    first += x * (log_mean - theta.log()) - (x + theta) * torch.log1p(mean / theta)
+    others += x * (log_mean - math.log(SHAPE))
+    ratios = LOG_RATIO.to(mean)[:, None]
+    of_others = torch.log1p(mean * (ratios.exp() / SHAPE)).mul_(-(x + SHAPE)).add_(x * ratios).add_(others)
+    return torch.cat([first[None], of_others])
