@@ -210,8 +210,9 @@ def test_unmeasured_genes_are_unknown_and_not_zero(references, kind):
     filled.X[:, missing] = 50
     if kind != "normal":
         np.testing.assert_array_equal(_impute(reference, filled, policy="denoise"), values)
-        x, measured = torch.as_tensor(prepared.X.toarray()), ~torch.tensor(prepared.var[MISSING].tolist())
-        library = reference.module.library(x, visible=measured.expand_as(x))
+        x, missing_genes = torch.as_tensor(prepared.X.toarray()), torch.tensor(prepared.var[MISSING].tolist())
+        measured = (~missing_genes).float().expand_as(x)
+        library = reference.module.library(x * measured, visible=measured)
         assert (library.numpy().ravel() > x.numpy().sum(1)).all()
         spread = reference.get_imputed_uncertainty(prepared, return_type="numpy")
         assert np.isfinite(spread).all()

@@ -49,7 +49,7 @@ def test_an_encoder_told_the_nonzeros_gives_the_same(share, covariates):
     gradients = []
     for known in (None, nonzeros):
         encoder.zero_grad()
-        qz = encoder(x, batch, nonzeros=known)
+        qz = encoder(x if known is None else known.of(x), batch, nonzeros=known)
         (qz.loc.square().sum() + qz.scale.sum()).backward()
         gradients.append([qz.loc.detach(), *(parameter.grad.clone() for parameter in encoder.parameters())])
     for one, other in zip(*gradients, strict=True):

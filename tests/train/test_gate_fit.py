@@ -13,6 +13,7 @@ from scgacl_scvi.datasets import simulate_null
 from scgacl_scvi.evaluate import null_correlation
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.module._gate import GeneGate
+from scgacl_scvi.module._groups import N_HELDOUT_GROUPS
 from scgacl_scvi.train import _gate_fit
 from scgacl_scvi.train._gate_fit import MIN_EVIDENCE, WEIGHTS, _heldout_log_ratios, _set_weights, fit_gate
 
@@ -157,9 +158,9 @@ def test_evidence_rests_on_means_that_have_not_seen_the_held_out_entries(likelih
     x = torch.poisson(torch.full((cells, genes), 2.0))
     module.set_data_statistics(x.sum(1).median(), x.numpy().mean(0), x.max().item())
     module.prior.initialise(torch.randn(K, 3), torch.ones(K, 3), torch.full((K,), 1 / K))
-    module.gene_group.copy_(torch.arange(genes) % 10)
+    module.gene_group.copy_(torch.arange(genes) % N_HELDOUT_GROUPS)
     start = {key: value.clone() for key, value in module.gate.state_dict().items()}
-    group = torch.arange(cells)[:, None] % 10
+    group = torch.arange(cells)[:, None] % N_HELDOUT_GROUPS
     held_out = group == module.gene_group
 
     def fitted(x: torch.Tensor) -> tuple[dict, dict]:

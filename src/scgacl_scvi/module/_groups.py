@@ -9,6 +9,8 @@ from torch import Tensor
 from scgacl_scvi._keys import HELDOUT_GROUP, MISSING_GENES, STRATUM
 
 MAX_LOG_THETA = 9.0  # beyond, lgamma(x + theta) - lgamma(theta) has no correct digit in single precision
+N_HELDOUT_GROUPS = 5
+"""Genes and cells are dealt into as many groups; a cell keeps the genes of its own group from the first phases."""
 
 
 class GroupsMixin:
@@ -32,16 +34,20 @@ class GroupsMixin:
         return self.prior.responsibilities(z, self.labels(tensors), self.strata(tensors))
 
     def visible(self, tensors: dict[str, Tensor]) -> Tensor | None:
-        """Entries of a batch that may be seen, cells x genes; None for all.
+        """Entries of a batch that may be seen (1, else 0), cells x genes; None for all.
 
-        Not to be seen is what training keeps back, and what was not measured.
+        Not to be seen is what training keeps back, and what was not measured. Numbers, since to multiply by them is
+        four times as fast as by a bool.
         """
         group, missing = tensors.get(HELDOUT_GROUP), tensors.get(MISSING_GENES)
-        kept = None if group is None else self.gene_group.to(group.device) != group
-        if missing is None:
-            return kept
-        measured = (~missing).expand(len(tensors[REGISTRY_KEYS.X_KEY]), -1)
-        return measured if kept is None else kept & measured
+        kept = measured = None
+        if group is not None:
+            groups = torch.arange(N_HELDOUT_GROUPS, dtype=self.gene_group.dtype, device=group.device)
+            of_group = (self.gene_group.to(group.device) != groups[:, None]).float()
+            kept = of_group.index_select(0, group.squeeze(-1))
+        if missing is not None:
+            measured = (~missing).float().expand(len(tensors[REGISTRY_KEYS.X_KEY]), -1)
+        return kept if measured is None else measured if kept is None else kept * measured
 
     @property
     def theta(self) -> Tensor:

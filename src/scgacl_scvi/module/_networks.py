@@ -62,16 +62,16 @@ class Hidden(nn.Module):
     def forward(
         self, x: Tensor, *categories: Tensor, cont: Tensor | None = None, nonzeros: Nonzeros | None = None
     ) -> Tensor:
-        """Hidden representation, cells x ``widths[-1]``; ``nonzeros`` says where ``x`` may differ from 0."""
+        """Hidden representation, cells x ``widths[-1]``; with ``nonzeros``, ``x`` is the input's values at these."""
         first, *others = self.layers
         plain = cont is None and all(n <= 1 for n in first.n_cat_list)
         if nonzeros is not None and plain and is_worth_it(nonzeros):
             linear, *rest = self.blocks()[0]
-            x = sparse_linear(nonzeros, [nonzeros.of(x)], linear.weight) + linear.bias
+            x = sparse_linear(nonzeros, [x], linear.weight) + linear.bias
             for layer in rest:
                 x = layer(x)
         else:
-            x = first(x, *categories, cont=cont)
+            x = first(x if nonzeros is None else nonzeros.dense(x), *categories, cont=cont)
         for layer in others:
             x = layer(x, *categories, cont=cont)
         return x
@@ -104,7 +104,7 @@ class Encoder(nn.Module):
     def forward(
         self, x: Tensor, *categories: Tensor, cont: Tensor | None = None, nonzeros: Nonzeros | None = None
     ) -> Normal:
-        """Posterior of z, cells x ``n_latent``; ``nonzeros`` says where ``x`` may differ from 0."""
+        """Posterior of z, cells x ``n_latent``; with ``nonzeros``, ``x`` is the profile's values at these."""
         h = self.hidden(x, *categories, cont=cont, nonzeros=nonzeros)
         return Normal(self.mean(h), (0.5 * self.log_variance(h).clamp(-10, 5)).exp(), validate_args=False)
 

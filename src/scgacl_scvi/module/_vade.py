@@ -200,7 +200,8 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         """Library size of each cell (counts), cells x 1; the median library for lognorm input.
 
         Of a cell that keeps genes from training, or has unmeasured ones, it is estimated from the others, by their
-        usual share of a library: the sum over all would tell the encoder what was held out.
+        usual share of a library: the sum over all would tell the encoder what was held out. ``x`` is 0 where it is not
+        ``visible`` (1, else 0).
         """
         if size_factor is not None:
             return size_factor * self.median_library
@@ -209,8 +210,8 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         if visible is None:
             return x.sum(-1, keepdim=True).clamp_min(1.0)
         share = torch.softmax(self.gate.log_mean, 0)
-        usual = (visible.to(share) @ share)[:, None].clamp_min(1e-3)
-        return ((x * visible).sum(-1, keepdim=True) / usual).clamp_min(1.0)
+        usual = (visible @ share)[:, None].clamp_min(1e-3)
+        return (x.sum(-1, keepdim=True) / usual).clamp_min(1.0)
 
     def lognorm(self, x: Tensor, library: Tensor) -> Tensor:
         """``log1p(x / library * m)``; lognorm input is returned as it is."""
@@ -231,17 +232,17 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         ``profile`` (lognorm, 0 where not visible), ``library`` (counts, cells x 1), ``qz``, ``visible``, ``nonzeros``
         (those that are visible).
         """
-        visible = None if visible is None else visible.to(x.dtype)  # faster to multiply by than a bool
-        library = self.library(x, size_factor, visible)
         # Nothing is computed, nor hidden at random, but the non-zeros that training may see.
-        nonzeros = Nonzeros(x if visible is None else x * visible)
+        seen = x if visible is None else x * visible
+        library = self.library(seen, size_factor, visible)
+        nonzeros = Nonzeros(seen)
         values = self.lognorm(nonzeros.values, library.expand(len(x), 1)[:, 0][nonzeros.row])
-        profile = shown = nonzeros.dense(values)
+        profile = nonzeros.dense(values)
         if self.training and self.hide_rate > 0:
-            shown = nonzeros.dense(values * (torch.rand_like(values) >= self.hide_rate))
+            values = values * (torch.rand_like(values) >= self.hide_rate)
         covariates = self._categories(batch_index, cat_covs) if self.encode_covariates else ()
         cont = cont_covs if self.encode_covariates else None
-        qz = self.encoder(shown, *covariates, cont=cont, nonzeros=nonzeros)
+        qz = self.encoder(values, *covariates, cont=cont, nonzeros=nonzeros)
         return {"profile": profile, "library": library, "qz": qz, "visible": visible, "nonzeros": nonzeros}
 
     @auto_move_data

@@ -17,6 +17,7 @@ from scvi.data import AnnDataManager
 from torch import Tensor
 
 from scgacl_scvi._keys import FRACTIONAL_ARG, HELD_OUT, HELDOUT_GROUP, MISSING, MISSING_GENES, STRATUM
+from scgacl_scvi.module._groups import N_HELDOUT_GROUPS
 
 from ._withheld import Withheld
 
@@ -170,10 +171,6 @@ def missing_genes(manager: AnnDataManager) -> dict[str, Tensor]:
         return {}
     missing = np.array(adata.var[MISSING], dtype=bool)  # a copy: pandas' may be read-only
     return {MISSING_GENES: torch.from_numpy(missing)[None]} if missing.any() else {}
-
-
-N_HELDOUT_GROUPS = 5
-"""Genes and cells are dealt into as many groups; a cell keeps the genes of its own group from the first phases."""
 
 
 def heldout_groups(of: Literal["cells", "genes"], n: int, seed: int) -> np.ndarray:

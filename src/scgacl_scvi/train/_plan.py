@@ -17,6 +17,7 @@ from scgacl_scvi.module._nonzeros import Nonzeros
 from scgacl_scvi.module._sparse_linear import is_worth_it
 
 from ._adversarial import adversarial_loss, discriminator_loss, frozen
+from ._in_rows import forget_gradients, in_rows, take_gradients
 from ._losses import EpochLogMixin, EpochLosses
 from ._mixture_fit import MixtureStart
 from ._phases import Phase, Phases
@@ -167,8 +168,8 @@ class SCGACLTrainingPlan(EpochLogMixin, TrainingPlan):
             "fused": True,
         }
         return [
-            torch.optim.Adam([{"params": generator}, dispersion], betas=self.betas, **common),
-            torch.optim.Adam(self.module.discriminator.parameters(), betas=self.discriminator_betas, **common),
+            torch.optim.Adam([{"params": in_rows(generator)}, dispersion], betas=self.betas, **common),
+            torch.optim.Adam(in_rows(self.module.discriminator.parameters()), betas=self.discriminator_betas, **common),
         ]
 
     def on_train_epoch_start(self) -> None:
@@ -327,12 +328,12 @@ class SCGACLTrainingPlan(EpochLogMixin, TrainingPlan):
     def _step(self, loss: Tensor, *optimizers, priors: bool = False) -> None:
         """Step of the optimisers down a loss, to which ``priors`` adds those of loadings and dispersions."""
         parameters = [[p for group in each.param_groups for p in group["params"]] for each in optimizers]
-        for parameter in chain(*parameters):
-            parameter.grad = None
+        forget_gradients(chain(*parameters))
         self.manual_backward(loss)
         if priors:  # the prior of all cells, shared out among them
             precisions = self.loading_precision, self.dispersion_precision
             self.module.add_prior_gradients(*(precision / self.n_obs_training for precision in precisions))
+        take_gradients(chain(*parameters))
         for optimizer, own in zip(optimizers, parameters, strict=True):
             if self.max_grad_norm is not None:
                 clip_gradients(own, self.max_grad_norm)

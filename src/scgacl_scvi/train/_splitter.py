@@ -7,7 +7,9 @@ import numpy as np
 from scvi.dataloaders import DataSplitter
 from torch import Tensor
 
-from ._loader import N_HELDOUT_GROUPS, CellLoader, heldout_groups
+from scgacl_scvi.module._groups import N_HELDOUT_GROUPS
+
+from ._loader import CellLoader, heldout_groups
 from ._phases import Phase, Phases
 from ._withheld import Withheld
 
