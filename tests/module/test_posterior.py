@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from scgacl_scvi.module._posterior import (
-    detection_probability,
     dropout_probability,
     heldout_log_density,
     posterior_log1p,
@@ -42,13 +41,6 @@ def test_posterior_mean_is_the_mean_of_the_gamma_posterior(x, mu, theta):
 def test_dropout_probability_is_bayes_rule(mu, theta, logit):
     pi, zero = 1 / (1 + np.exp(-logit)), stats.nbinom(theta, theta / (theta + mu)).pmf(0)
     assert dropout_probability(*_t(mu, theta, logit)).item() == pytest.approx(pi / (pi + (1 - pi) * zero), rel=1e-8)
-
-
-@settings(max_examples=25, deadline=None)
-@given(means, thetas)
-def test_detection_probability_is_that_of_a_count(mean, shape):
-    expected = _expect(lambda g: 1 - np.exp(-g), shape, shape / mean)
-    assert detection_probability(*_t(shape, mean)).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 @settings(max_examples=25, deadline=None)

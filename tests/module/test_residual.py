@@ -44,10 +44,9 @@ def _weights_of(seed: int, n_genes: int) -> np.ndarray:
 )
 def test_the_posterior_has_the_mean_and_the_variance_of_bayes_rule(seed, mean, theta, x):
     weights = _weights_of(seed, 1)
-    log_density = _log_prior(weights[:, 0], mean, theta) + x * np.log(GRID) - GRID + np.log(GRID)
-    density = np.exp(log_density - log_density.max())
-    expected = (density * GRID).sum() / density.sum()
-    variance = (density * GRID**2).sum() / density.sum() - expected**2
+    density = _posterior_on_grid(weights[:, 0], mean, theta, x)
+    expected = (density * GRID).sum()
+    variance = (density * GRID**2).sum() - expected**2
     shape, value = _mixture(weights).posterior(*(torch.tensor([[v]]) for v in (x, mean, theta)))
     assert value.item() == pytest.approx(expected, rel=2e-3, abs=1e-6)
     assert shape.item() == pytest.approx(expected**2 / variance, rel=2e-2)
@@ -77,6 +76,43 @@ def test_zeros_asked_for_alone_have_the_bits_they_have_among_all(seed, n_cells, 
     whole, some = mixture.posterior(x, mean, theta), mixture.behind_zeros(mean, theta, index)
     for every, found in zip(whole, some, strict=True):
         assert torch.equal(found, every.reshape(-1)[index])
+
+
+def _posterior_on_grid(weights: np.ndarray, mean: float, theta: float, x: float) -> np.ndarray:
+    log_density = _log_prior(weights, mean, theta) + x * np.log(GRID) - GRID + np.log(GRID)
+    density = np.exp(log_density - log_density.max())
+    return density / density.sum()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 99), st.floats(0.01, 50.0), st.floats(0.1, 30.0), st.floats(0.1, 5.0))
+def test_a_zero_shows_a_count_next_time_with_the_probability_of_bayes_rule(seed, mean, theta, more):
+    weights = _weights_of(seed, 1)
+    expected = (_posterior_on_grid(weights[:, 0], mean, theta, 0) * -np.expm1(-GRID * more)).sum()
+    first, second, of = torch.tensor([[mean]]), torch.tensor([[mean * more]]), torch.tensor([theta])
+    found = _mixture(weights).shown_again(first, second, of)
+    assert found.item() == pytest.approx(expected, rel=2e-3, abs=1e-6)
+    assert _mixture(weights).shown_again(first, second, of, torch.tensor([0])).item() == found.item()
+    alone = stats.nbinom(theta, (mean + theta) / (mean * (1 + more) + theta)).sf(0)
+    assert ResidualMixture(1).shown_again(first, second, of).item() == pytest.approx(alone, rel=1e-4)
+
+
+@pytest.mark.parametrize("x", [0.0, 1.0, 6.0])
+def test_draws_of_components_have_the_distribution_of_the_posterior_also_where_it_is_on_or_off(x):
+    weights = np.full((1 + len(LOG_RATIO), 1), 1e-6)
+    weights[[5, 10], 0] = 0.9, 0.1  # next to off, or twice the mean
+    weights /= weights.sum()
+    density = _posterior_on_grid(weights[:, 0], 1.0, 2.0, x)
+    rng, n = torch.Generator().manual_seed(0), 40_000
+    entries = torch.full((n, 1), x), torch.ones(n, 1), torch.tensor([2.0])
+    shape, value = _mixture(weights).drawn(*entries, torch.rand(n, 1, generator=rng))
+    drawn = (torch._standard_gamma(shape, generator=rng) * value / shape).numpy()[:, 0]
+    for function in (lambda g: g, lambda g: np.exp(-g), np.log1p):
+        expected, spread = (density * function(GRID)).sum(), function(drawn).std()
+        assert function(drawn).mean() == pytest.approx(expected, rel=2e-3, abs=5 * spread / np.sqrt(n))
+    alone = ResidualMixture(1)
+    for found, expected in zip(alone.drawn(*entries, entries[0]), alone.posterior(*entries), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_a_zero_never_has_more_expression_than_before_it_was_seen():

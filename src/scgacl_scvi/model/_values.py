@@ -11,7 +11,7 @@ from torch import Tensor
 from scgacl_scvi._keys import MISSING_GENES
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.module._nonzeros import positions
-from scgacl_scvi.module._posterior import detection_probability, expected_log1p_gamma, posterior_log1p
+from scgacl_scvi.module._posterior import expected_log1p_gamma, posterior_log1p
 from scgacl_scvi.scales import CP10K, LOG_SCALES, SCALES, Scale, convert
 
 from ._checks import check_choice
@@ -198,9 +198,7 @@ def fill_probability(module: VaDE, tensors: dict[str, Tensor], inferred: dict, o
     if module.gene_likelihood == "zinb":
         return module.dropout_curve.hidden_probability(own["rate"])
     depth = inferred["library"] / module.median_library
-    mean = own["scale"] * depth
-    shape, expression = module.residual.posterior(torch.zeros_like(mean), mean, own["theta"])
-    return detection_probability(shape, expression / depth)
+    return module.residual.shown_again(own["scale"] * depth, own["scale"], own["theta"])
 
 
 def zeros_to_fill(
@@ -215,10 +213,9 @@ def zeros_to_fill(
     enough = -0.999 * math.log1p(-min(threshold, 1 - 1e-6))
     index = positions(zero & (own["scale"] * module.residual.mean_ratio >= enough))
     depth = inferred["library"] / module.median_library
-    shape, expression = module.residual.behind_zeros(own["scale"] * depth, own["theta"], index)
-    of_entry = depth[:, 0].index_select(0, torch.div(index, zero.shape[1], rounding_mode="floor"))
+    probability = module.residual.shown_again(own["scale"] * depth, own["scale"], own["theta"], index)
     filled = torch.zeros_like(zero)
-    filled.view(-1).index_copy_(0, index, detection_probability(shape, expression / of_entry) >= threshold)
+    filled.view(-1).index_copy_(0, index, probability >= threshold)
     return filled
 
 

@@ -27,11 +27,6 @@ def dropout_probability(mu: Tensor, theta: Tensor, zi_logits: Tensor) -> Tensor:
     return torch.sigmoid(zi_logits - nb_zero_log_prob(mu, theta))
 
 
-def detection_probability(shape: Tensor, mean: Tensor) -> Tensor:
-    """Probability that an expression that is Gamma of this shape and mean shows at least one count."""
-    return -torch.expm1(-shape * torch.log1p(mean / shape))
-
-
 def expected_log1p_gamma(shape: Tensor, mean: Tensor, unit: Tensor | None = None) -> Tensor:
     """``E[log(1 + g)]`` of a gamma of the given shape and mean, to about 1e-4.
 

@@ -1,6 +1,7 @@
 """How expression varies around its mean: a mixture of Gammas for each gene, and the posterior that follows from it."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -79,16 +80,101 @@ class ResidualMixture(nn.Module):
 
         ``index``: their positions in ``mean`` as one row after the other. One value for each.
         """
-        gene = index % mean.shape[1]
-        mean, theta = (values.reshape(-1).index_select(0, index) for values in (mean, theta.expand_as(mean)))
+        mean, theta, gene = _at(index, mean, theta)
         if not self.fitted:
             return theta, shrunk_mean(torch.zeros_like(mean), mean, theta)
         mean = mean.clamp_min(1e-30)
-        blocks = zip(mean.split(_ENTRIES), theta.split(_ENTRIES), gene.split(_ENTRIES), strict=True)
-        weights = self.log_weight.exp()
-        found = [_behind_zeros(own, of, weights.index_select(1, genes)) for own, of, genes in blocks]
+        found = [_behind_zeros(*block, weights) for *block, weights in self._blocks(gene, mean, theta)]
         shape, ratio = (torch.cat(blocks) for blocks in zip(*found, strict=True))
         return shape, ratio * mean
+
+    def shown_again(self, mean: Tensor, more: Tensor, theta: Tensor, index: Tensor | None = None) -> Tensor:
+        """Probability that an entry whose count is 0 shows one in a second, independent look.
+
+        Exact for the mixture: 1 less the probability of a zero in both looks over that of a zero in the first.
+
+        Parameters
+        ----------
+        mean, more
+            Mean of the counts of the first look and of the second, cells x genes.
+        theta
+            Inverse dispersion, genes or cells x genes.
+        index
+            Positions of the entries that are asked for, in a row; None: all, cells x genes.
+        """
+        shape = mean.shape if index is None else index.shape
+        index = torch.arange(mean.numel(), device=mean.device) if index is None else index
+        first, second, theta, gene = _at(index, mean, more, theta)
+        if not self.fitted:
+            return -torch.expm1(-theta * torch.log1p(second / (first + theta))).view(shape)
+        found = []
+        for once, again, of, weights in self._blocks(gene, first, second, theta):
+            both, before = (_all_zero(value, of, weights) for value in (once + again, once))
+            found.append(1 - (both / before.clamp_min_(1e-37)).clamp_max_(1))
+        return torch.cat(found).view(shape)
+
+    def drawn(self, x: Tensor, mean: Tensor, theta: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Shape and mean of the posterior under one component for each entry, drawn by how probable each is.
+
+        Parameters
+        ----------
+        x, mean, theta
+            As in :meth:`posterior`.
+        uniform
+            Uniform on 0 to 1, cells x genes.
+        """
+        if not self.fitted:
+            return self.posterior(x, mean, theta)
+        index = torch.arange(mean.numel(), device=mean.device)
+        columns = _at(index, x, mean.clamp_min(1e-30), theta, uniform)
+        number = torch.empty_like(index)
+        of_zeros, of_counts = (torch.nonzero(which).squeeze(1) for which in (columns[0] == 0, columns[0] > 0))
+        for entries in (*of_zeros.split(_ENTRIES // 4), *of_counts.split(_COUNTS)):
+            count, own, of, height, gene = (column.index_select(0, entries) for column in columns)
+            log_weight = self.log_weight.index_select(1, gene)
+            if not len(entries) or count[0] > 0:
+                log_probability = component_log_prob(count, own, of) + log_weight
+            else:
+                log_probability = torch.cat(
+                    [(-of * torch.log1p(own / of))[None], -SHAPE * torch.log1p(own * (_ratios(own) / SHAPE))]
+                ).add_(log_weight)
+            below = torch.softmax(log_probability, 0).cumsum(0)
+            number.index_copy_(0, entries, (below[:-1] <= height).sum(0))
+        count, mean, theta, *_ = columns
+        ratio = torch.cat([torch.ones_like(_ratios(mean)[:1, 0]), _ratios(mean)[:, 0]]).index_select(0, number)
+        shape = torch.where(number > 0, SHAPE, theta)
+        value = (count + shape) / (mean * ratio + shape) * (mean * ratio)
+        return (count + shape).view_as(x), value.view_as(x)
+
+    def _blocks(self, gene: Tensor, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Some entries of a row at a time, last the weights of their genes (components x entries)."""
+        weights = self.log_weight.exp()
+        for *block, genes in zip(*(column.split(_ENTRIES) for column in (*columns, gene)), strict=True):
+            yield *block, weights.index_select(1, genes)
+
+
+def _at(index: Tensor, first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Entries of arrays of cells x genes (or genes) at some positions, last their genes."""
+    arrays = (array.expand_as(first).reshape(-1).index_select(0, index) for array in (first, *others))
+    return *arrays, index % first.shape[1]
+
+
+def _ratios(like: Tensor) -> Tensor:
+    return LOG_RATIO.to(like).exp()[:, None]
+
+
+def _all_zero(mean: Tensor, theta: Tensor, weights: Tensor) -> Tensor:
+    """Probability of a zero under the mixture."""
+    first, *others = weights
+    total = first * _zero_probability(mean, theta)
+    for weight, of_mean in zip(others, LOG_RATIO.exp().tolist(), strict=True):
+        total += _to_the_shape((mean * (of_mean / SHAPE)).add_(1).reciprocal_()).mul_(weight)
+    return total
+
+
+def _to_the_shape(x: Tensor) -> Tensor:
+    """``x ** SHAPE``."""
+    return x.square().square_().square_()
 
 
 def _behind_zeros(mean: Tensor, theta: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,7 +187,7 @@ def _behind_zeros(mean: Tensor, theta: Tensor, weights: Tensor) -> tuple[Tensor,
     twice = torch.zeros_like(once)
     for weight, of_mean in zip(others, LOG_RATIO.exp().tolist(), strict=True):
         left = (mean * (of_mean / SHAPE)).add_(1).reciprocal_()
-        probability = left.square().square_().square_().mul_(weight)  # to the power SHAPE
+        probability = _to_the_shape(left).mul_(weight)
         total += probability
         ratio = left.mul_(of_mean)
         probability.mul_(ratio)
@@ -117,7 +203,7 @@ def _behind_zeros(mean: Tensor, theta: Tensor, weights: Tensor) -> tuple[Tensor,
 def _given_counts(x: Tensor, mean: Tensor, theta: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
     """The same of entries in a row given their counts, with the weights of their genes (components x entries)."""
     probability = torch.softmax(component_log_prob(x, mean, theta).add_(log_weight), 0)
-    ratios = LOG_RATIO.to(mean).exp()[:, None]
+    ratios = _ratios(mean)
     of_each = torch.cat([((x + theta) / (mean + theta))[None], (x + SHAPE) / (mean * ratios).add_(SHAPE) * ratios])
     ratio = (probability * of_each).sum(0)
     within = of_each.square()
