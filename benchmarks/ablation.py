@@ -73,8 +73,8 @@ def measure(name: str, data, variants: list[str], seed: int):
         else:
             model = default = fit(train, settings, seed) if default is None else default
         seconds = time.process_time() - start
-        if not settings.get("mixture", True):
-            model.module.residual.fitted.fill_(False)  # the last but one variant: what follows does not use it
+        fitted = bool(model.module.residual.fitted)
+        model.module.residual.fitted.fill_(fitted and settings.get("mixture", True))
         if not settings.get("generator"):
             get = {"policy": policy, "scale": scale, "return_numpy": True, "layer_key": None}
             values = model.get_imputed_expression(**{**get, **settings.get("get", {})})
@@ -82,6 +82,7 @@ def measure(name: str, data, variants: list[str], seed: int):
             values = generators_mean(model, scale)
         else:
             continue  # where observed entries are kept there is no such choice
+        model.module.residual.fitted.fill_(fitted)
         if heldout:
             ratio = test.sum() / train.sum()
             scores = {"gain": poisson_gain(values, test, gene_mean(train), depth_ratio=ratio)}

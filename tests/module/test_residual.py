@@ -85,34 +85,60 @@ def _posterior_on_grid(weights: np.ndarray, mean: float, theta: float, x: float)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 99), st.floats(0.01, 50.0), st.floats(0.1, 30.0), st.floats(0.1, 5.0))
+@given(st.integers(0, 99), st.floats(1e-8, 50.0), st.floats(0.1, 30.0), st.floats(0.1, 5.0))
 def test_a_zero_shows_a_count_next_time_with_the_probability_of_bayes_rule(seed, mean, theta, more):
-    weights = _weights_of(seed, 1)
-    expected = (_posterior_on_grid(weights[:, 0], mean, theta, 0) * -np.expm1(-GRID * more)).sum()
-    first, second, of = torch.tensor([[mean]]), torch.tensor([[mean * more]]), torch.tensor([theta])
-    found = _mixture(weights).shown_again(first, second, of)
-    assert found.item() == pytest.approx(expected, rel=2e-3, abs=1e-6)
-    assert _mixture(weights).shown_again(first, second, of, torch.tensor([0])).item() == found.item()
+    weights = _weights_of(seed, 3)
+    first = torch.full((2, 3), mean)
+    found = _mixture(weights).shown_again(first, first * more, torch.tensor([theta] * 3))
+    for gene in range(3):
+        density = _posterior_on_grid(weights[:, gene], mean, theta, 0)
+        assert found[1, gene].item() == pytest.approx((density * -np.expm1(-GRID * more)).sum(), rel=2e-3)
     alone = stats.nbinom(theta, (mean + theta) / (mean * (1 + more) + theta)).sf(0)
-    assert ResidualMixture(1).shown_again(first, second, of).item() == pytest.approx(alone, rel=1e-4)
+    for value in ResidualMixture(3).shown_again(first, first * more, torch.tensor([theta] * 3)).ravel().tolist():
+        assert value == pytest.approx(alone, rel=1e-4)
 
 
-@pytest.mark.parametrize("x", [0.0, 1.0, 6.0])
-def test_draws_of_components_have_the_distribution_of_the_posterior_also_where_it_is_on_or_off(x):
-    weights = np.full((1 + len(LOG_RATIO), 1), 1e-6)
+def test_asked_for_alone_an_entry_has_the_same_probability_to_show_a_count():
+    rng = np.random.default_rng(0)
+    mean, more = (torch.as_tensor(rng.gamma(0.5, 2.0, (20, 7)), dtype=torch.float32) for _ in range(2))
+    theta = torch.as_tensor(rng.gamma(1.0, 2.0, (20, 7)), dtype=torch.float32)
+    index = torch.as_tensor(rng.permutation(140)[:33])
+    for mixture in (_mixture(_weights_of(0, 7)), ResidualMixture(7)):
+        whole, some = mixture.shown_again(mean, more, theta), mixture.shown_again(mean, more, theta, index)
+        assert torch.equal(some, whole.reshape(-1)[index])
+
+
+def test_draws_of_components_have_the_distribution_of_the_posterior_also_where_it_is_on_or_off():
+    weights = np.full((1 + len(LOG_RATIO), 3), 1e-6)
     weights[[5, 10], 0] = 0.9, 0.1  # next to off, or twice the mean
-    weights /= weights.sum()
-    density = _posterior_on_grid(weights[:, 0], 1.0, 2.0, x)
+    weights[[0, 7], 1] = 0.4, 0.6
+    weights[:, 2] = _weights_of(5, 1)[:, 0]
+    weights /= weights.sum(0)
     rng, n = torch.Generator().manual_seed(0), 40_000
-    entries = torch.full((n, 1), x), torch.ones(n, 1), torch.tensor([2.0])
-    shape, value = _mixture(weights).drawn(*entries, torch.rand(n, 1, generator=rng))
-    drawn = (torch._standard_gamma(shape, generator=rng) * value / shape).numpy()[:, 0]
-    for function in (lambda g: g, lambda g: np.exp(-g), np.log1p):
-        expected, spread = (density * function(GRID)).sum(), function(drawn).std()
-        assert function(drawn).mean() == pytest.approx(expected, rel=2e-3, abs=5 * spread / np.sqrt(n))
-    alone = ResidualMixture(1)
-    for found, expected in zip(alone.drawn(*entries, entries[0]), alone.posterior(*entries), strict=True):
-        assert torch.equal(found, expected)
+    counts = torch.tensor([0.0, 1.0, 6.0])
+    x = torch.stack([counts.roll(k) for k in range(3)]).repeat(n, 1)  # each gene shows each count in turn
+    mean, theta = torch.tensor([1.0, 0.3, 2.0]), torch.tensor([2.0, 0.7, 5.0])
+    shape, value = _mixture(weights).drawn(x, mean.expand_as(x), theta, rng)
+    drawn = (torch._standard_gamma(shape, generator=rng) * value / shape).numpy()
+    for gene in range(3):
+        for count in counts.tolist():
+            density = _posterior_on_grid(weights[:, gene], mean[gene].item(), theta[gene].item(), count)
+            own = drawn[x[:, gene].numpy() == count, gene]
+            for function in (lambda g: g, lambda g: np.exp(-g), np.log1p):
+                expected, spread = (density * function(GRID)).sum(), function(own).std()
+                assert function(own).mean() == pytest.approx(expected, rel=2e-3, abs=5 * spread / np.sqrt(n))
+
+
+def test_no_component_is_drawn_that_has_no_probability():
+    weights = np.zeros((1 + len(LOG_RATIO), 1))
+    weights[2] = 1.0
+    highest = torch.Generator().manual_seed(0)
+    for x in (0.0, 4.0):
+        entries = torch.full((200_000, 1), x), torch.ones(200_000, 1), torch.tensor([2.0])
+        shape, value = _mixture(weights).drawn(*entries, highest)
+        expected = (x + SHAPE) / (LOG_RATIO[1].exp() + SHAPE) * LOG_RATIO[1].exp()
+        assert (shape == x + SHAPE).all()
+        torch.testing.assert_close(value, expected.expand_as(value))
 
 
 def test_a_zero_never_has_more_expression_than_before_it_was_seen():
@@ -121,6 +147,8 @@ def test_a_zero_never_has_more_expression_than_before_it_was_seen():
     mean = torch.as_tensor(np.geomspace(1e-6, 1e3, 300)[:, None] * np.ones(6), dtype=torch.float32)
     _, value = mixture.posterior(torch.zeros_like(mean), mean, torch.as_tensor(rng.gamma(1.0, 2.0, 6)).float())
     assert (value <= 1.0001 * mixture.mean_ratio * mean).all()
+    mixture.fitted.fill_(False)  # as a second training does at its start
+    assert (mixture.mean_ratio == 1).all()
 
 
 def test_tiny_means_and_huge_counts_keep_a_shape():

@@ -11,8 +11,9 @@ from tests.conftest import make_counts
 
 from scgacl_scvi import SCGACL
 from scgacl_scvi._keys import HELD_OUT, HELDOUT_GROUP
+from scgacl_scvi.module._groups import N_HELDOUT_GROUPS
 from scgacl_scvi.train import CellLoader, CellSplitter, Phase, Phases
-from scgacl_scvi.train._loader import N_HELDOUT_GROUPS, heldout_groups
+from scgacl_scvi.train._loader import heldout_groups
 from scgacl_scvi.train._splitter import withheld
 
 

@@ -70,8 +70,8 @@ class DropoutMixin:
         A zero that was a zero anyway is none. Curve, m and theta are fitted after training, for all genes together.
 
         ``"nb"``: there is no dropout; the probability that the same cell, sequenced once more at the reference depth
-        (the median library of the training cells), would show the gene: :math:`1 - (1 + \hat\lambda / a)^{-a}`, with a
-        the shape and :math:`\hat\lambda` the mean, at that depth, of the posterior of the expression given the zero.
+        (the median library of the training cells), would show the gene: :math:`1 - P(0, 0) / P(0)`, with the
+        probabilities of a zero now and of one both times, under the gene's mixture.
 
         Parameters
         ----------

@@ -54,8 +54,7 @@ def draw_expression(
         mean, theta = before_dropout(module, mean, theta)
         return _gamma(theta.expand_as(mean), generator) * (mean / theta)
     # Under a mixture each entry draws its component first: one that is on or off is not drawn as half on.
-    uniform = _uniform(mean, generator) if module.residual.fitted else mean
-    shape, value = module.residual.drawn(x, mean, theta, uniform)
+    shape, value = module.residual.drawn(x, mean, theta, generator)
     drawn = _gamma(shape, generator) * (value / shape)
     if module.dropout_curve is not None:
         cell, gene = torch.nonzero(x == 0, as_tuple=True)

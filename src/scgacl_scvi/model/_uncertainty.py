@@ -46,11 +46,10 @@ class UncertaintyMixin:
 
         Of the expression given the cell's profile and the entry's own count, over what is not known of z
         (``n_samples`` draws of the encoder's posterior) and, given z, over the posterior of the expression (with
-        ``"nb"`` the Gamma that has the mean and the variance of the gene's mixture); with ``"zinb"`` a zero has the
-        posterior over what it may hide. It is about the expression, so an observed entry has one too: that of a count
-        that was drawn once. On ``"counts"`` and ``"cp10k"`` the part given z is in closed form; on log scales it is
-        drawn as well, so the result itself has a relative error of about 1 / sqrt(2 (n_samples - 1)), a tenth with 50
-        draws.
+        ``"nb"`` under the gene's mixture); with ``"zinb"`` a zero has the posterior over what it may hide. It is about
+        the expression, so an observed entry has one too: that of a count that was drawn once. On ``"counts"`` and
+        ``"cp10k"`` the part given z is in closed form; on log scales it is drawn as well, so the result itself has a
+        relative error of about 1 / sqrt(2 (n_samples - 1)), a tenth with 50 draws.
 
         The network's weights are taken as known: their uncertainty is not in it. Nor, with ``"normal"``, is there a
         gamma posterior: an entry has the spread of the reconstruction over z and, but for ``preset="paper"`` (which
@@ -134,9 +133,9 @@ class UncertaintyMixin:
         """Draw counts as the same cells would show them in another run: for tests, where imputed values are not safe.
 
         z is drawn from the encoder's posterior, the expression from its posterior given z and the entry's own count
-        (with ``"nb"`` from the Gamma that has its mean and variance), and the count from a Poisson distribution at the
-        cell's own depth. Without the counts, and for genes that were not measured, the likelihood's own dispersion is
-        all the spread there is: a gene's mixture says how to read a count.
+        (with ``"nb"`` from a component of the gene's mixture, drawn first), and the count from a Poisson distribution
+        at the cell's own depth. Without the counts, and for genes that were not measured, the likelihood's own
+        dispersion is all the spread there is: a gene's mixture says how to read a count.
 
         Parameters
         ----------

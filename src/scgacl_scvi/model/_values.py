@@ -197,8 +197,12 @@ def fill_probability(module: VaDE, tensors: dict[str, Tensor], inferred: dict, o
         return module.zero_dropout[module.dropout_classes(inferred, tensors)]
     if module.gene_likelihood == "zinb":
         return module.dropout_curve.hidden_probability(own["rate"])
+    return _shown_again(module, inferred, own)
+
+
+def _shown_again(module: VaDE, inferred: dict, own: dict, index: Tensor | None = None) -> Tensor:
     depth = inferred["library"] / module.median_library
-    return module.residual.shown_again(own["scale"] * depth, own["scale"], own["theta"])
+    return module.residual.shown_again(own["scale"] * depth, own["scale"], own["theta"], index)
 
 
 def zeros_to_fill(
@@ -209,12 +213,11 @@ def zeros_to_fill(
     if module.gene_likelihood != "nb":
         return zero & ((fill_probability(module, tensors, inferred, own) if p_fill is None else p_fill) >= threshold)
     # A zero only makes the expression smaller, and to show a gene is at most as likely as if its expression were sure.
-    # Few of the means are large enough, and the others need no posterior.
+    # Few of the means are large enough, and the others need no posterior. (.999: room for rounding.)
     enough = -0.999 * math.log1p(-min(threshold, 1 - 1e-6))
     index = positions(zero & (own["scale"] * module.residual.mean_ratio >= enough))
-    depth = inferred["library"] / module.median_library
-    probability = module.residual.shown_again(own["scale"] * depth, own["scale"], own["theta"], index)
-    filled = torch.zeros_like(zero)
+    probability = _shown_again(module, inferred, own, index)
+    filled = torch.zeros(zero.shape, dtype=torch.bool, device=zero.device)
     filled.view(-1).index_copy_(0, index, probability >= threshold)
     return filled
 
@@ -235,7 +238,7 @@ def expected(
     if zeros is None:
         _, value = module.residual.posterior(x, mean, theta)
     else:
-        index, value = positions(zeros), torch.zeros_like(mean)
+        index, value = positions(zeros), torch.zeros(mean.shape, dtype=mean.dtype, device=mean.device)
         value.view(-1).index_copy_(0, index, module.residual.behind_zeros(mean, theta, index)[1])
     if module.dropout_curve is not None:
         value = torch.where(x > 0, value, module.dropout_curve.zero_mean(mean))

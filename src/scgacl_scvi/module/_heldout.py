@@ -64,7 +64,9 @@ def heldout_loss(module: VaDE, tensors: dict[str, Tensor], fraction: float = HEL
     own = module._get_generative_input(tensors, {**inferred, "z": inferred["qz"].loc})
     generated = module.generative(**own, distribution=False)
     if normal:
-        target = torch.where(hidden, module.lognorm(x, module.library(x, inputs["size_factor"])), 0.0)
+        target = torch.where(
+            hidden, module.lognorm(x, module.library(x.sum(-1, keepdim=True), inputs["size_factor"])), 0.0
+        )
         if module.published:
             score = (masked_squared_error(target, generated["scale"]) * x.shape[-1]).sum()
         else:

@@ -44,6 +44,8 @@ class ResidualMixture(nn.Module):
     @property
     def mean_ratio(self) -> Tensor:
         """Mean of each gene's distribution: what the expression is on average, over the mean, before any count."""
+        if not self.fitted:
+            return torch.ones_like(self.log_weight[0])
         weights = self.log_weight.exp()
         return weights[0] + LOG_RATIO.to(weights).exp() @ weights[1:]
 
@@ -83,15 +85,14 @@ class ResidualMixture(nn.Module):
         mean, theta, gene = _at(index, mean, theta)
         if not self.fitted:
             return theta, shrunk_mean(torch.zeros_like(mean), mean, theta)
-        mean = mean.clamp_min(1e-30)
-        found = [_behind_zeros(*block, weights) for *block, weights in self._blocks(gene, mean, theta)]
+        found = [_behind_zeros(*block, weights) for *block, weights in self._blocks(gene, mean.clamp_min(1e-30), theta)]
         shape, ratio = (torch.cat(blocks) for blocks in zip(*found, strict=True))
         return shape, ratio * mean
 
     def shown_again(self, mean: Tensor, more: Tensor, theta: Tensor, index: Tensor | None = None) -> Tensor:
         """Probability that an entry whose count is 0 shows one in a second, independent look.
 
-        Exact for the mixture: 1 less the probability of a zero in both looks over that of a zero in the first.
+        Exact for the mixture.
 
         Parameters
         ----------
@@ -104,47 +105,35 @@ class ResidualMixture(nn.Module):
         """
         shape = mean.shape if index is None else index.shape
         index = torch.arange(mean.numel(), device=mean.device) if index is None else index
-        first, second, theta, gene = _at(index, mean, more, theta)
-        if not self.fitted:
-            return -torch.expm1(-theta * torch.log1p(second / (first + theta))).view(shape)
-        found = []
-        for once, again, of, weights in self._blocks(gene, first, second, theta):
-            both, before = (_all_zero(value, of, weights) for value in (once + again, once))
-            found.append(1 - (both / before.clamp_min_(1e-37)).clamp_max_(1))
-        return torch.cat(found).view(shape)
+        first, second, theta, gene = _at(_whole_lanes(index), mean, more, theta)
+        if self.fitted:
+            blocks = self._blocks(gene, first, second, theta)
+            found = torch.cat([_shown_again(*block, weights) for *block, weights in blocks])
+        else:
+            found = _shown_by_gamma(first, second, theta)
+        return found[: len(index)].view(shape)
 
-    def drawn(self, x: Tensor, mean: Tensor, theta: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def drawn(self, x: Tensor, mean: Tensor, theta: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Shape and mean of the posterior under one component for each entry, drawn by how probable each is.
 
-        Parameters
-        ----------
-        x, mean, theta
-            As in :meth:`posterior`.
-        uniform
-            Uniform on 0 to 1, cells x genes.
+        Arguments as of :meth:`posterior`.
         """
         if not self.fitted:
             return self.posterior(x, mean, theta)
-        index = torch.arange(mean.numel(), device=mean.device)
-        columns = _at(index, x, mean.clamp_min(1e-30), theta, uniform)
-        number = torch.empty_like(index)
-        of_zeros, of_counts = (torch.nonzero(which).squeeze(1) for which in (columns[0] == 0, columns[0] > 0))
-        for entries in (*of_zeros.split(_ENTRIES // 4), *of_counts.split(_COUNTS)):
-            count, own, of, height, gene = (column.index_select(0, entries) for column in columns)
-            log_weight = self.log_weight.index_select(1, gene)
-            if not len(entries) or count[0] > 0:
-                log_probability = component_log_prob(count, own, of) + log_weight
-            else:
-                log_probability = torch.cat(
-                    [(-of * torch.log1p(own / of))[None], -SHAPE * torch.log1p(own * (_ratios(own) / SHAPE))]
-                ).add_(log_weight)
-            below = torch.softmax(log_probability, 0).cumsum(0)
-            number.index_copy_(0, entries, (below[:-1] <= height).sum(0))
-        count, mean, theta, *_ = columns
-        ratio = torch.cat([torch.ones_like(_ratios(mean)[:1, 0]), _ratios(mean)[:, 0]]).index_select(0, number)
+        height = torch.rand(x.shape, generator=generator, device=x.device)
+        number = torch.empty(x.shape, dtype=torch.int64, device=x.device)
+        zero, columns = x == 0, (mean.clamp_min(1e-30), theta, x, height)
+        for index in positions(zero).split(_ENTRIES // 4):
+            own, of, _, at, gene = _at(index, *columns)
+            probability = _zero_joint(own, of, self.log_weight.exp().index_select(1, gene))
+            number.view(-1).index_copy_(0, index, _number_at(at, probability))
+        for index in positions(~zero).split(_COUNTS):
+            own, of, count, at, gene = _at(index, *columns)
+            log_joint = component_log_prob(count, own, of).add_(self.log_weight.index_select(1, gene))
+            number.view(-1).index_copy_(0, index, _number_at(at, torch.softmax(log_joint, 0)))
+        mean = mean * torch.cat([LOG_RATIO.new_zeros(1), LOG_RATIO]).exp().to(mean)[number]
         shape = torch.where(number > 0, SHAPE, theta)
-        value = (count + shape) / (mean * ratio + shape) * (mean * ratio)
-        return (count + shape).view_as(x), value.view_as(x)
+        return x + shape, (x + shape) / (mean + shape) * mean
 
     def _blocks(self, gene: Tensor, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Some entries of a row at a time, last the weights of their genes (components x entries)."""
@@ -155,26 +144,56 @@ class ResidualMixture(nn.Module):
 
 def _at(index: Tensor, first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """Entries of arrays of cells x genes (or genes) at some positions, last their genes."""
-    arrays = (array.expand_as(first).reshape(-1).index_select(0, index) for array in (first, *others))
-    return *arrays, index % first.shape[1]
+    gene = index % first.shape[1]
+    where = [index if array.dim() > 1 else gene for array in (first, *others)]
+    found = (array.reshape(-1).index_select(0, at) for array, at in zip((first, *others), where, strict=True))
+    return *found, gene
 
 
 def _ratios(like: Tensor) -> Tensor:
     return LOG_RATIO.to(like).exp()[:, None]
 
 
-def _all_zero(mean: Tensor, theta: Tensor, weights: Tensor) -> Tensor:
-    """Probability of a zero under the mixture."""
-    first, *others = weights
-    total = first * _zero_probability(mean, theta)
-    for weight, of_mean in zip(others, LOG_RATIO.exp().tolist(), strict=True):
-        total += _to_the_shape((mean * (of_mean / SHAPE)).add_(1).reciprocal_()).mul_(weight)
-    return total
-
-
 def _to_the_shape(x: Tensor) -> Tensor:
     """``x ** SHAPE``."""
     return x.square().square_().square_()
+
+
+def _zero_joint(mean: Tensor, theta: Tensor, weights: Tensor) -> Tensor:
+    """Probability of each component and of a zero under it, of entries in a row, components x entries."""
+    others = _to_the_shape((mean * (_ratios(mean) / SHAPE)).add_(1).reciprocal_())
+    return torch.cat([_zero_probability(mean, theta)[None], others]).mul_(weights)
+
+
+def _number_at(height: Tensor, probability: Tensor) -> Tensor:
+    """Number of the component at a height (0 to 1) of the probabilities piled up, components x entries."""
+    below = probability.cumsum(0)
+    return (below[:-1] <= height * below[-1]).sum(0)
+
+
+def _shown_by_gamma(first: Tensor, second: Tensor, theta: Tensor) -> Tensor:
+    """:meth:`ResidualMixture.shown_again` where the expression is Gamma."""
+    return -torch.expm1(-theta * torch.log1p(second / (first + theta)))
+
+
+def _shown_again(first: Tensor, second: Tensor, theta: Tensor, weights: Tensor) -> Tensor:
+    """:meth:`ResidualMixture.shown_again` of entries in a row."""
+    weight, *others = weights
+    zero = weight * _zero_probability(first, theta)
+    shown = zero * _shown_by_gamma(first, second, theta)
+    for weight, of_mean in zip(others, (LOG_RATIO.exp() / SHAPE).tolist(), strict=True):
+        once = (first * of_mean).add_(1)
+        probability = _to_the_shape(once.reciprocal()).mul_(weight)
+        zero += probability
+        part = second * of_mean
+        both = once + part
+        left, part = once.div_(both), part.div_(both)
+        # 1 - left ** SHAPE as a product, since most probabilities are too small for a difference.
+        for _ in range(int(math.log2(SHAPE))):
+            part.mul_(left + 1)
+            left.square_()
+        shown += part.mul_(probability)
+    return shown.div_(zero.clamp_min_(1e-37))
 
 
 def _behind_zeros(mean: Tensor, theta: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

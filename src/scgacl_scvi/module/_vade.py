@@ -196,22 +196,21 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
             "cat_covs": tensors.get(REGISTRY_KEYS.CAT_COVS_KEY),
         }
 
-    def library(self, x: Tensor, size_factor: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
-        """Library size of each cell (counts), cells x 1; the median library for lognorm input.
+    def library(self, total: Tensor, size_factor: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+        """Library size of each cell (counts), cells x 1, from its visible counts; the median one for lognorm input.
 
         Of a cell that keeps genes from training, or has unmeasured ones, it is estimated from the others, by their
-        usual share of a library: the sum over all would tell the encoder what was held out. ``x`` is 0 where it is not
-        ``visible`` (1, else 0).
+        usual share of a library: the sum over all would tell the encoder what was held out.
         """
         if size_factor is not None:
             return size_factor * self.median_library
         if self.input_scale == "lognorm":
-            return self.median_library.expand(len(x), 1)
+            return self.median_library.expand(len(total), 1)
         if visible is None:
-            return x.sum(-1, keepdim=True).clamp_min(1.0)
+            return total.clamp_min(1.0)
         share = torch.softmax(self.gate.log_mean, 0)
         usual = (visible @ share)[:, None].clamp_min(1e-3)
-        return (x.sum(-1, keepdim=True) / usual).clamp_min(1.0)
+        return (total / usual).clamp_min(1.0)
 
     def lognorm(self, x: Tensor, library: Tensor) -> Tensor:
         """``log1p(x / library * m)``; lognorm input is returned as it is."""
@@ -233,9 +232,8 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         (those that are visible).
         """
         # Nothing is computed, nor hidden at random, but the non-zeros that training may see.
-        seen = x if visible is None else x * visible
-        library = self.library(seen, size_factor, visible)
-        nonzeros = Nonzeros(seen)
+        nonzeros = Nonzeros(x) if visible is None else Nonzeros(x).where(visible)
+        library = self.library(nonzeros.sum_by_row(nonzeros.values)[:, None], size_factor, visible)
         values = self.lognorm(nonzeros.values, library.expand(len(x), 1)[:, 0][nonzeros.row])
         profile = nonzeros.dense(values)
         if self.training and self.hide_rate > 0:

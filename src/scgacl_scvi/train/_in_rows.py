@@ -29,8 +29,17 @@ def forget_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def take_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Give transposes the gradients of what they are the transposes of."""
+    """Give transposes the gradients of what they are the transposes of.
+
+    Raises
+    ------
+    RuntimeError
+        If such a parameter has got other memory since, as by a move to another device: it would train no more.
+    """
     for parameter in parameters:
         source = getattr(parameter, "transpose_of", None)
-        if source is not None and source.grad is not None:
-            parameter.grad = source.grad.t()
+        if source is None or source.grad is None:
+            continue
+        if source.data_ptr() != parameter.data_ptr():
+            raise RuntimeError("the module was moved while it was trained; move it before `train`, or after.")
+        parameter.grad = source.grad.t()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scgacl_scvi._keys import FRACTIONAL_ARG, HELD_OUT, HELDOUT_GROUP, MISSING, MISSING_GENES, STRATUM
 from scgacl_scvi.module._groups import N_HELDOUT_GROUPS
+from scgacl_scvi.module._nonzeros import with_positions
 
 from ._withheld import Withheld
 
@@ -160,8 +161,22 @@ class CellLoader:
 
     def read(self, rows: np.ndarray) -> Tensor:
         """The registered matrix of some cells, dense."""
+        if sparse.issparse(self.x):
+            return _dense(self.x[rows])
         block = read_rows(self.x, rows)
         return torch.from_numpy(np.rint(block) if self.round_rows else block)
+
+
+def _dense(block: sparse.csr_matrix) -> Tensor:
+    """A sparse block as a dense tensor that knows its non-zeros."""
+    values = torch.from_numpy(block.toarray().astype(np.float32, copy=False))
+    if not block.has_sorted_indices:
+        block.sort_indices()
+    if not block.has_canonical_format or not block.data.all():
+        return values
+    first = np.arange(block.shape[0]) * block.shape[1]
+    found = np.repeat(first, np.diff(block.indptr)) + block.indices
+    return with_positions(values, torch.from_numpy(found))
 
 
 def missing_genes(manager: AnnDataManager) -> dict[str, Tensor]:
