@@ -122,10 +122,10 @@ class ResidualMixture(nn.Module):
             return self.posterior(x, mean, theta)
         height = torch.rand(x.shape, generator=generator, device=x.device)
         number = torch.empty(x.shape, dtype=torch.int64, device=x.device)
-        zero, columns = x == 0, (mean.clamp_min(1e-30), theta, x, height)
+        zero, weights, columns = x == 0, self.log_weight.exp(), (mean.clamp_min(1e-30), theta, x, height)
         for index in positions(zero).split(_ENTRIES // 4):
             own, of, _, at, gene = _at(index, *columns)
-            probability = _zero_joint(own, of, self.log_weight.exp().index_select(1, gene))
+            probability = _zero_joint(own, of, weights.index_select(1, gene))
             number.view(-1).index_copy_(0, index, _number_at(at, probability))
         for index in positions(~zero).split(_COUNTS):
             own, of, count, at, gene = _at(index, *columns)
