@@ -51,11 +51,11 @@ class Nonzeros:
 
     def where(self, mask: Tensor) -> "Nonzeros":
         """Those at which an array of the same shape is not 0."""
-        kept = self.of(mask) != 0
+        kept = positions(self.of(mask))
         new = copy(self)
         new.__dict__.pop("ends", None)
         for name in ("index", "values", "row", "column"):
-            setattr(new, name, getattr(self, name)[kept])
+            setattr(new, name, getattr(self, name).index_select(0, kept))
         return new
 
     @cached_property

@@ -175,6 +175,11 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
             bias = torch.log(means + 1e-6)
         self.decoder.output.bias.copy_(bias)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; scvi-tools looks at each of them, some hundred times a fit."""
+        return self.log_theta.device
+
     # --- the three calls of scvi-tools -------------------------------------------------------------------------
 
     def _get_inference_input(self, tensors: dict[str, Tensor], **_) -> dict[str, Tensor | None]:
@@ -216,7 +221,6 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         """``log1p(x / library * m)``; lognorm input is returned as it is."""
         return x if self.input_scale == "lognorm" else torch.log1p(x * (self.median_library / library))
 
-    @auto_move_data
     def encode(
         self,
         x: Tensor,
