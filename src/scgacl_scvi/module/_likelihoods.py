@@ -50,7 +50,7 @@ def nb_log_likelihood(
     Log-likelihood summed over genes, one value a cell.
     """
     visible = _as_mask(visible, mu)
-    return NBLogLikelihood.apply(nonzeros or _seen(x, visible), mu, theta, visible)
+    return NBLogLikelihood.apply(nonzeros or Nonzeros(x, visible), mu, theta, visible)
 
 
 def zinb_log_likelihood(
@@ -77,11 +77,7 @@ def zinb_log_likelihood(
     Log-likelihood summed over genes, one value a cell.
     """
     visible = _as_mask(visible, mu)
-    return ZINBLogLikelihood.apply(nonzeros or _seen(x, visible), mu, theta, zi_logits.to(mu.dtype), visible)
-
-
-def _seen(x: Tensor, visible: Tensor | None) -> Nonzeros:
-    return Nonzeros(x if visible is None else x * visible)
+    return ZINBLogLikelihood.apply(nonzeros or Nonzeros(x, visible), mu, theta, zi_logits.to(mu.dtype), visible)
 
 
 def _as_mask(visible: Tensor | None, like: Tensor) -> Tensor | None:

@@ -1,6 +1,5 @@
 """The non-zeros of a batch of counts: nine entries in ten are zeros, on which nothing expensive should be spent."""
 
-from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -38,25 +37,18 @@ class Nonzeros:
     ----------
     x
         Cells x genes.
-    index
-        Positions in ``x`` as one row after the other, where they are known; of each cell in turn.
+    visible
+        Only those at which this array of the same shape is not 0; None: all.
     """
 
-    def __init__(self, x: Tensor, index: Tensor | None = None):
+    def __init__(self, x: Tensor, visible: Tensor | None = None):
         self.shape = x.shape
-        self.index = positions(x) if index is None else index
+        self.index = positions(x)
+        if visible is not None:
+            self.index = self.index.index_select(0, positions(self.of(visible)))
         self.values = self.of(x)
         self.row = torch.div(self.index, self.shape[1], rounding_mode="floor")
         self.column = self.index - self.row * self.shape[1]
-
-    def where(self, mask: Tensor) -> "Nonzeros":
-        """Those at which an array of the same shape is not 0."""
-        kept = positions(self.of(mask))
-        new = copy(self)
-        new.__dict__.pop("ends", None)
-        for name in ("index", "values", "row", "column"):
-            setattr(new, name, getattr(self, name).index_select(0, kept))
-        return new
 
     @cached_property
     def ends(self) -> Tensor:

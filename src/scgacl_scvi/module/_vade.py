@@ -236,7 +236,7 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         (those that are visible).
         """
         # Nothing is computed, nor hidden at random, but the non-zeros that training may see.
-        nonzeros = Nonzeros(x) if visible is None else Nonzeros(x).where(visible)
+        nonzeros = Nonzeros(x, visible)
         library = self.library(nonzeros.sum_by_row(nonzeros.values)[:, None], size_factor, visible)
         values = self.lognorm(nonzeros.values, library.expand(len(x), 1)[:, 0][nonzeros.row])
         profile = nonzeros.dense(values)
