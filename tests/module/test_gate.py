@@ -218,7 +218,7 @@ def test_held_out_entries_change_no_bit_of_latents_loss_and_gradients(likelihood
     module, batch = _module(likelihood)
     held_out = module.gene_group[None] == batch[HELDOUT_GROUP]
     assert torch.equal(module.visible(batch), (~held_out).float())
-    assert 0 < held_out.sum() < held_out.numel() / 4
+    assert 0 < held_out.sum() < held_out.numel() / 5
     x = batch[REGISTRY_KEYS.X_KEY]
 
     def trained_on(x: torch.Tensor) -> tuple[dict, dict]:

@@ -12,8 +12,9 @@ from tests.conftest import make_counts
 from scgacl_scvi import SCGACL
 from scgacl_scvi._keys import HELD_OUT, HELDOUT_GROUP
 from scgacl_scvi.module._groups import N_HELDOUT_GROUPS
+from scgacl_scvi.module._nonzeros import positions
 from scgacl_scvi.train import CellLoader, CellSplitter, Phase, Phases
-from scgacl_scvi.train._loader import heldout_groups
+from scgacl_scvi.train._loader import _dense, heldout_groups
 from scgacl_scvi.train._splitter import withheld
 
 
@@ -59,6 +60,21 @@ def test_a_pass_shows_every_cell_once_and_no_training_batch_has_one_cell(n, batc
 
 
 test_a_pass_shows_every_cell_once_and_no_training_batch_has_one_cell.manager = _manager(make_counts())
+
+
+@pytest.mark.parametrize("form", ["sorted", "unsorted", "explicit zeros", "duplicates"])
+def test_a_batch_knows_its_non_zeros_however_the_matrix_is_stored(form):
+    indices, data = {
+        "sorted": ([0, 2, 1], [1.0, 2.0, 3.0]),
+        "unsorted": ([2, 0, 1], [2.0, 1.0, 3.0]),
+        "explicit zeros": ([0, 2, 1], [0.0, 2.0, 3.0]),
+        "duplicates": ([0, 0, 1], [1.0, 1.0, 3.0]),
+    }[form]
+    rows = sparse.csr_matrix((np.array(data, np.float32), np.array(indices), np.array([0, 2, 3])), shape=(2, 3))
+    batch = _dense(rows[[1, 0]])
+    assert torch.equal(batch, torch.from_numpy(rows.toarray()[[1, 0]]))
+    assert torch.equal(positions(batch), torch.nonzero(batch.reshape(-1)).squeeze(1))
+    assert hasattr(batch, "nonzero_positions") == (form in ("sorted", "unsorted"))
 
 
 def test_the_users_matrix_is_not_changed_by_rounding():

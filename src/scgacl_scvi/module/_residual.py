@@ -64,15 +64,14 @@ class ResidualMixture(nn.Module):
         if not self.fitted:
             return x + theta, shrunk_mean(x, mean, theta)
         x, mean = x.contiguous(), mean.clamp_min(1e-30)
-        theta = theta.expand_as(mean)
         rows = max(1, _ENTRIES // mean.shape[1])
-        blocks, weights = zip(mean.split(rows), theta.split(rows), strict=True), self.log_weight.exp()
+        of_rows = theta.expand_as(mean).split(rows)
+        blocks, weights = zip(mean.split(rows), of_rows, strict=True), self.log_weight.exp()
         zeros = [_behind_zeros(*block, weights) for block in blocks]
         shape, ratio = (torch.cat(blocks) for blocks in zip(*zeros, strict=True))
         for entries in _whole_lanes(positions(x)).split(_COUNTS):
-            gene = entries % mean.shape[1]
-            count, own, own_theta = (values.reshape(-1).index_select(0, entries) for values in (x, mean, theta))
-            found = _given_counts(count, own, own_theta, self.log_weight.index_select(1, gene))
+            count, own, of, gene = _at(entries, x, mean, theta)
+            found = _given_counts(count, own, of, self.log_weight.index_select(1, gene))
             for filled, values in zip((shape, ratio), found, strict=True):
                 filled.view(-1).index_copy_(0, entries, values)
         return shape, ratio * mean

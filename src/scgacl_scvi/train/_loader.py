@@ -61,17 +61,15 @@ def _rounds(manager: AnnDataManager) -> bool:
     return manager.registry["setup_args"].get(FRACTIONAL_ARG) == "round"
 
 
-def read_rows(x, rows: np.ndarray) -> np.ndarray:
-    """Dense float32 rows, in the order asked for, also from a backed matrix (which must be read sorted, once each)."""
-    if not (sparse.issparse(x) or isinstance(x, np.ndarray)):
-        unique, inverse = np.unique(rows, return_inverse=True)
-        block = x[unique]
-        block = block.compute() if hasattr(block, "compute") else block
-        block = block.toarray() if sparse.issparse(block) else np.asarray(block)
-        return block[inverse].astype(np.float32, copy=False)
-    block = x[rows]
-    block = block.toarray() if sparse.issparse(block) else block
-    return block.astype(np.float32, copy=False)
+def read_rows(x, rows: np.ndarray):
+    """Rows in the order asked for (float32, CSR or dense), also of a backed matrix, which is read sorted, once each."""
+    if sparse.issparse(x) or isinstance(x, np.ndarray):
+        return x[rows].astype(np.float32, copy=False)
+    unique, inverse = np.unique(rows, return_inverse=True)
+    block = x[unique]
+    block = block.compute() if hasattr(block, "compute") else block
+    block = block.tocsr() if sparse.issparse(block) else np.asarray(block)
+    return block[inverse].astype(np.float32, copy=False)
 
 
 class CellLoader:
@@ -161,15 +159,14 @@ class CellLoader:
 
     def read(self, rows: np.ndarray) -> Tensor:
         """The registered matrix of some cells, dense."""
-        if sparse.issparse(self.x):
-            return _dense(self.x[rows])
         block = read_rows(self.x, rows)
-        return torch.from_numpy(np.rint(block) if self.round_rows else block)
+        block = rounded(block) if self.round_rows else block
+        return _dense(block) if sparse.issparse(block) else torch.from_numpy(block)
 
 
 def _dense(block: sparse.csr_matrix) -> Tensor:
     """A sparse block as a dense tensor that knows its non-zeros."""
-    values = torch.from_numpy(block.toarray().astype(np.float32, copy=False))
+    values = torch.from_numpy(block.toarray())
     if not block.has_sorted_indices:
         block.sort_indices()
     if not block.has_canonical_format or not block.data.all():
