@@ -23,6 +23,8 @@ def _case(seed: int = 0, genes: int = GENES) -> tuple[GeneGate, torch.Tensor, to
     rng = _rng(seed)
     gate = GeneGate(K, genes)
     gate.log_mean.copy_(torch.randn(genes, generator=rng) * 2)
+    gate.depth_reference.copy_(gate.log_mean + torch.randn(genes, generator=rng))
+    gate.depth_offset.fill_(0.3)
     gate.cluster_log_ratio.copy_(torch.randn(K, genes, generator=rng))
     scale = (gate.log_mean + torch.randn(CELLS, genes, generator=rng)).exp()
     responsibilities = torch.softmax(3 * torch.randn(CELLS, K, generator=rng), 1)
@@ -36,7 +38,7 @@ def _case(seed: int = 0, genes: int = GENES) -> tuple[GeneGate, torch.Tensor, to
 @given(st.integers(0, 10_000))
 def test_the_depth_correction_is_the_weighted_median_of_the_log_ratios(seed):
     gate, scale, _, theta = _case(seed)
-    mean = gate.log_mean.double().exp().numpy()
+    mean = gate.depth_reference.double().exp().numpy()
     weight = mean / (1 + mean / theta.double().numpy())
     ratio = np.log(scale.double().numpy()) - np.log(mean)
     found = gate.depth_correction(scale.log(), theta).numpy()
@@ -44,12 +46,12 @@ def test_the_depth_correction_is_the_weighted_median_of_the_log_ratios(seed):
     # The weighted median is where the weighted sum of absolute deviations is lowest.
     deviation = (weight * np.abs(ratio[:, None, :] - ratio[:, :, None])).sum(-1)
     lowest = np.take_along_axis(ratio, deviation.argmin(1)[:, None], 1)
-    np.testing.assert_allclose(found, lowest, atol=1e-5)
+    np.testing.assert_allclose(found, lowest - 0.3, atol=1e-5)
 
 
 def test_depth_is_judged_by_the_best_measured_genes():
     gate, scale, _, theta = _case(genes=700)
-    weight = gate.log_mean.exp() / (1 + gate.log_mean.exp() / theta)
+    weight = gate.depth_reference.exp() / (1 + gate.depth_reference.exp() / theta)
     best = weight >= weight.sort().values[-500]
     moved = torch.where(best, scale, scale * 1e3)
     torch.testing.assert_close(
@@ -149,6 +151,40 @@ def test_means_are_ratios_of_sums_in_any_batches(batch_size):
             share = responsibilities[:, k] * counted[:, g]
             drawn = (share @ x[:, g] + 1) / (share @ (depth * np.exp(correction))[:, 0] + 1 / mean)
             assert gate.cluster_log_ratio[k, g].item() == pytest.approx(np.log(drawn / mean), abs=1e-5)
+
+
+def test_what_depth_corrections_have_in_common_is_no_matter_of_depth():
+    cells = _cells()
+    x, depth, correction, counted, _ = (value.double() for value in cells)
+    gate = _stored(cells, CELLS)
+    assert gate.depth_offset.item() == pytest.approx(correction.mean().item(), abs=1e-6)
+    # Genes that keep their own mean are expected as often as they were seen, at the cells' corrected depths.
+    expected = gate.log_mean.double().exp() * depth * (correction - gate.depth_offset).exp()
+    torch.testing.assert_close((expected * counted).sum(0), (x * counted).sum(0), rtol=1e-5, atol=0)
+
+
+def test_genes_follow_the_composition_of_their_cluster_as_far_as_they_follow_the_cluster():
+    n, size, share = 200, 50, -0.4  # cells, cells of the first cluster, and its mean correction
+    correction = torch.zeros(n, 1)
+    correction[:size] = share
+    responsibilities = torch.eye(K)[(torch.arange(n) >= size).long()]
+    x, ones = torch.full((n, GENES), 3.0), torch.ones(n, 1)
+    follows, ignores = (GeneGate(K, GENES, follow_composition=value) for value in (True, False))
+    for gate in (follows, ignores):
+        sums = GateSums(gate)
+        sums.add(x, ones, correction, torch.ones_like(x), responsibilities)
+        sums.store(gate)
+        gate.weight_generator.copy_(torch.tensor([0.0, 0.5, 1.0]).repeat(5)[:GENES])
+        gate.weight_cluster.copy_(torch.tensor([0.0, 0.25, 0.0]).repeat(5)[:GENES])
+    mean = torch.rand(n, GENES) + 1
+    assert torch.equal(ignores.at_reference_depth(mean, responsibilities), mean)
+    found = (follows.at_reference_depth(mean, responsibilities) / mean).log()
+    average = share * size / n
+    expected = torch.where(torch.arange(n) < size, (share - average) * size / (size + 1), -average * 150 / 151)[:, None]
+    assert (found[:, ::3] == 0).all()
+    torch.testing.assert_close(found[:, 1::3], (0.75 * expected).expand(-1, 5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[:, 2::3], expected.expand(-1, 4), rtol=0, atol=1e-5)
+    assert follows.composition[2] == 0  # a cluster without cells
 
 
 def test_a_cluster_without_cells_has_the_genes_means_and_an_unseen_gene_stays_finite():

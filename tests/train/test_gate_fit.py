@@ -258,7 +258,7 @@ def test_the_gate_survives_saving_to_the_bit_and_so_does_which_entries_were_kept
     loaded = SCGACL.load(tmp_path / "model", adata=gated.adata)
     saved, found = gated.module.state_dict(), loaded.module.state_dict()
     names = [name for name in saved if name.startswith("gate.") or name == "gene_group"]
-    assert len(names) == 11
+    assert len(names) == 14
     for name in names:
         assert found[name].numpy().tobytes() == saved[name].numpy().tobytes(), name
     assert found["gate.fitted"]

@@ -31,13 +31,22 @@ class GeneGate(nn.Module):
         Number of genes.
     n_batch, n_strata
         Number of batches and strata, in which the gene's own mean may differ.
+    follow_composition
+        Whether :meth:`at_reference_depth` allows for what a cluster's strongest genes leave of a library to others.
     """
 
-    def __init__(self, n_components: int, n_genes: int, n_batch: int = 1, n_strata: int = 1):
+    def __init__(
+        self, n_components: int, n_genes: int, n_batch: int = 1, n_strata: int = 1, follow_composition: bool = True
+    ):
         super().__init__()
+        self.follow_composition = follow_composition
         self.register_buffer("fitted", torch.tensor(False))
         # Log of the gene's mean at the reference depth (counts); that of the data until the gate is fitted.
         self.register_buffer("log_mean", torch.zeros(n_genes))
+        # What the depth correction compares with, log mean of each gene in the data, and its average over cells.
+        self.register_buffer("depth_reference", torch.zeros(n_genes))
+        self.register_buffer("depth_offset", torch.tensor(0.0))
+        self.register_buffer("composition", torch.zeros(n_components))  # log factor of all genes in a cluster
         self.register_buffer("cluster_log_ratio", torch.zeros(n_components, n_genes))  # K x genes, to the gene's mean
         self.register_buffer("batch_log_ratio", torch.zeros(n_batch, n_genes))  # to the gene's mean; 0: not borne out
         self.register_buffer("stratum_log_ratio", torch.zeros(n_strata, n_genes))
@@ -53,6 +62,7 @@ class GeneGate(nn.Module):
     def reset(self) -> None:
         """Open the gate, as before its fit."""
         self.fitted.fill_(False)
+        self.composition.zero_()
         self.batch_log_ratio.zero_()
         self.stratum_log_ratio.zero_()
         self.stratum_log_factor.zero_()
@@ -60,6 +70,17 @@ class GeneGate(nn.Module):
         self.weight_generator.fill_(1.0)
         self.evidence.fill_(torch.nan)
         self.log_theta_ratio.zero_()
+
+    @torch.no_grad()
+    def set_depths(self, n_cells: Tensor, correction: Tensor) -> None:
+        """Take the number of cells and the sum of their corrections, over all cells and those of each cluster (1 + K).
+
+        From here on corrections are relative to the average over cells: what they have in common is no matter of a
+        cell's depth, and a gene that keeps its own mean would be predicted too low by it.
+        """
+        self.depth_offset += correction[0] / n_cells[0]
+        if self.follow_composition:  # drawn to 0 by a cell
+            self.composition.copy_((correction[1:] - n_cells[1:] * correction[0] / n_cells[0]) / (n_cells[1:] + 1))
 
     @property
     def keeps_own_mean(self) -> Tensor:
@@ -71,16 +92,17 @@ class GeneGate(nn.Module):
 
         The library is a noisy measure of depth: a few strong genes, or dropout, move it, and with it every other gene's
         share. The generator learns to correct that. It is a property of the cell's depth, not of any gene, and must
-        not correlate genes. Weighted median over genes of the log-ratio to the gene's mean.
+        not correlate genes. Weighted median over genes of the log-ratio to the gene's mean in the data, less its
+        average over cells.
         """
-        mean = self.log_mean.exp()
+        mean = self.depth_reference.exp()
         weight = mean / (1 + mean / theta)  # information on the log mean in one cell
         genes = weight.topk(min(_DEPTH_GENES, len(weight))).indices
-        ratio = log_scale[:, genes] - self.log_mean[genes]
+        ratio = log_scale[:, genes] - self.depth_reference[genes]
         order = ratio.argsort(1)
         share = weight[genes].expand_as(ratio).gather(1, order).cumsum(1)
         middle = (share < share[:, -1:] / 2).sum(1, keepdim=True)
-        return ratio.gather(1, order.gather(1, middle))
+        return ratio.gather(1, order.gather(1, middle)) - self.depth_offset
 
     def shift(self, batch: Tensor, strata: Tensor | None = None) -> Tensor | None:
         """Log-ratio of a gene's mean in the cells' batches and strata (codes, cells) to its mean; None without any."""
@@ -124,6 +146,18 @@ class GeneGate(nn.Module):
         mixed = mixed if shift is None else mixed + shift
         return mixed.exp(), correction.exp()
 
+    def at_reference_depth(self, mixed: Tensor, responsibilities: Tensor) -> Tensor:
+        """The mixed mean as a share of a library of the reference depth (counts), cells x genes.
+
+        Where a few strong genes fill a cluster's libraries, the counts of all others are lower there at equal depth,
+        and so is the mean of a gene as far as it follows cluster or generator. One that keeps its own mean keeps it
+        here, too: a factor of all genes, however small, would correlate those that have nothing in common.
+        """
+        if not self.follow_composition:
+            return mixed
+        followed = self.weight_cluster + self.weight_generator
+        return mixed * (followed * (responsibilities @ self.composition)[:, None]).exp()
+
 
 class GateSums:
     """Sums over cells from which the means of genes and clusters follow."""
@@ -131,22 +165,23 @@ class GateSums:
     def __init__(self, gate: GeneGate):
         k, g = gate.cluster_log_ratio.shape
         self._x, self._depth = (torch.zeros(k + 1, g, dtype=torch.float64, device=gate.log_mean.device) for _ in "xd")
-        self._correction = self._n = 0.0
+        self._n_cells, self._correction = (torch.zeros(k + 1, dtype=torch.float64, device=self._x.device) for _ in "nc")
 
     def add(self, x: Tensor, depth: Tensor, correction: Tensor, counted: Tensor, responsibilities: Tensor) -> None:
         """Add cells: counts, depth and log of its correction (cells x 1), weight of each entry, responsibilities."""
         members = torch.cat([torch.ones_like(depth), responsibilities], 1).T  # 1 + K x cells
         self._x += members @ (x * counted)
         self._depth += members @ (depth * correction.exp() * counted)
-        self._correction += correction.sum().item()
-        self._n += len(x)
+        self._n_cells += members.sum(1)
+        self._correction += (members @ correction).squeeze(1)
 
     def store(self, gate: GeneGate) -> None:
         """Set the gate's means."""
         mean = (self._x[0] / self._depth[0].clamp_min(_TINY)).clamp_min(_TINY)
         cluster = (self._x[1:] + _PSEUDOCOUNT) / (self._depth[1:] + _PSEUDOCOUNT / mean)
-        # What the corrections have in common belongs to the means: the median cell's depth is right as it is.
-        gate.log_mean.copy_(mean.log() + self._correction / self._n)
+        # What the corrections have in common belongs to the means.
+        gate.log_mean.copy_(mean.log() + self._correction[0] / self._n_cells[0])
+        gate.set_depths(self._n_cells, self._correction)
         gate.cluster_log_ratio.copy_((cluster / mean).log())
 
 

@@ -24,7 +24,7 @@ class GroupSums:
         self.x, self.depth = (
             torch.zeros(n_batch, k, g, dtype=torch.float64, device=gate.log_mean.device) for _ in range(2)
         )
-        self._correction = self._n = 0.0
+        self._n_cells, self._correction = (torch.zeros(k + 1, dtype=torch.float64, device=self.x.device) for _ in "nc")
 
     def add(
         self, x: Tensor, depth: Tensor, correction: Tensor, counted: Tensor, responsibilities: Tensor, batch: Tensor
@@ -36,8 +36,9 @@ class GroupSums:
             members = responsibilities[rows].T  # K x cells
             self.x[b] += members @ seen[rows]
             self.depth[b] += members @ exposure[rows]
-        self._correction += correction.sum().item()
-        self._n += len(x)
+        members = torch.cat([torch.ones_like(depth), responsibilities], 1).T  # 1 + K x cells
+        self._n_cells += members.sum(1)
+        self._correction += (members @ correction).squeeze(1)
 
     def store(self, gate: GeneGate, supported: Tensor | None = None) -> None:
         """Set the gate's means; a gene that is not ``supported`` (genes) has one mean in all batches.
@@ -62,7 +63,8 @@ class GroupSums:
                 if supported is not None:
                     batch = torch.where(supported, batch, 1.0)
         # What the corrections have in common belongs to the means, as in GateSums.
-        gate.log_mean.copy_(mean.log() + self._correction / self._n)
+        gate.log_mean.copy_(mean.log() + self._correction[0] / self._n_cells[0])
+        gate.set_depths(self._n_cells, self._correction)
         gate.stratum_log_ratio.copy_(stratum.log())
         gate.batch_log_ratio.copy_(batch.log())
         gate.cluster_log_ratio.copy_(cluster.log())

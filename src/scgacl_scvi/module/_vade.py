@@ -135,7 +135,8 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         # Of the groups of genes, a cell keeps one from training (its key in a batch says which).
         self.register_buffer("gene_group", torch.zeros(n_input, dtype=torch.uint8))
         # Fitted after training: how far each gene follows the generator, and which zeros hide a count.
-        self.gate = GeneGate(n_strata * n_components, n_input, n_batch, n_strata)
+        # (Dropout takes from a library what it happens to take of its strongest genes: no composition.)
+        self.gate = GeneGate(n_strata * n_components, n_input, n_batch, n_strata, gene_likelihood == "nb")
         self.residual = ResidualMixture(n_input)
         self.dropout_curve = DropoutCurve(n_input) if gene_likelihood == "zinb" else None
         # Published classes: k-means, once for the contrast and once more for the dropout rule.
@@ -166,6 +167,7 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
         self.gene_seen.copy_(torch.as_tensor(gene_means > 0))
         self.max_log_mean.fill_(float(np.log(max(largest, 1.0))) + 2.0)
         self.gate.log_mean.copy_(torch.as_tensor(gene_means, dtype=torch.float32).clamp_min(1e-9).log())
+        self.gate.depth_reference.copy_(self.gate.log_mean)
         if self.published:
             return
         means = torch.as_tensor(gene_means, dtype=torch.float32)
@@ -313,10 +315,10 @@ class VaDE(GroupsMixin, ClassesMixin, EvidenceMixin, SamplingMixin, BaseModuleCl
             return own if strata is None else {**own, "scale": own["scale"] * of_stratum}
         responsibilities = self.responsibilities(inferred["z"], tensors)
         shift = self.gate_shift(tensors, transform_batch)
-        scale, correction = self.gate(own["scale"], responsibilities, self.theta, shift)
-        depth = inferred["library"] / self.median_library
+        mixed, correction = self.gate(own["scale"], responsibilities, self.theta, shift)
+        scale, depth = self.gate.at_reference_depth(mixed, responsibilities), inferred["library"] / self.median_library
         theta = self.gated_theta_of(self.batch_codes(tensors, transform_batch))
-        return {**own, "scale": scale * of_stratum, "rate": scale * (depth * correction), "theta": theta}
+        return {**own, "scale": scale * of_stratum, "rate": mixed * (depth * correction), "theta": theta}
 
     # --- pieces for the training plan and the getters ----------------------------------------------------------
 

@@ -85,7 +85,8 @@ def refresh_gate(module: VaDE, all_batches: Callable[[], Iterable]) -> None:
     """
     training = module.training
     module.eval()
-    gate, sums = module.gate, gate_sums(module, all_batches())
+    gate = module.gate
+    sums = gate_sums(module, all_batches())
     if isinstance(sums, GroupSums):
         sums.store(gate, (gate.batch_log_ratio != 0).any(0))  # a gene that has one mean in all batches has factors of 1
     else:
@@ -113,6 +114,8 @@ def gate_sums(module: VaDE, batches: Iterable) -> GateSums | GroupSums:
     for x, own in _passes(module, batches):
         correction = module.gate.depth_correction(own["log_scale"], module.theta)
         counted = counted_share(x, own["rate"], own["theta"], own["zi_logits"], own["visible"])
+        # What a cell tells about a mean: no more than the inverse dispersion, however deep it is.
+        counted = counted / (1 + (module.gate.log_mean + own["depth"].log() + correction).exp() / own["theta"])
         groups = (own["batch"],) if grouped else ()
         sums.add(x, own["depth"], correction, counted, own["responsibilities"], *groups)
     return sums
