@@ -338,3 +338,35 @@ def test_priors_leave_frozen_parameters_alone():
     module, _ = _module("nb")
     module.add_prior_gradients(3.0, 0.5)
     assert all(parameter.grad is None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "zinb"])
+def test_composition_moves_values_at_the_reference_depth_only_and_no_gene_of_its_own_mean(likelihood):
+    module, batch = _module(likelihood)
+    del batch[HELDOUT_GROUP]
+    module.eval()
+    module.gate.fitted.fill_(True)
+    module.gate.weight_generator[::2] = 0
+    with torch.no_grad():
+        inferred = module.encode(**module._get_inference_input(batch))
+        inferred["z"] = inferred["qz"].loc
+        before = module.predict(batch, inferred)
+        module.gate.composition.fill_(-0.7)
+        after = module.predict(batch, inferred)
+    assert torch.equal(after["rate"], before["rate"])
+    assert torch.equal(after["scale"][:, ::2], before["scale"][:, ::2])
+    factor = np.exp(-0.7) if likelihood == "nb" else 1.0
+    torch.testing.assert_close(after["scale"][:, 1::2], factor * before["scale"][:, 1::2])
+
+
+def test_a_reset_gate_is_that_of_the_data():
+    module, batch = _module("nb")
+    before = {key: value.clone() for key, value in module.gate.state_dict().items()}
+    sums = GateSums(module.gate)
+    x = batch[REGISTRY_KEYS.X_KEY]
+    sums.add(x, torch.ones(CELLS, 1), torch.rand(CELLS, 1), torch.ones_like(x), torch.full((CELLS, K), 1 / K))
+    sums.store(module.gate)
+    assert module.gate.depth_offset > 0
+    module.gate.reset()
+    for key in ("log_mean", "depth_reference", "depth_offset", "composition"):
+        assert torch.equal(module.gate.state_dict()[key], before[key]), key

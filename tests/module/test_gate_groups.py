@@ -29,12 +29,13 @@ def _draw(n_batch: int, n_strata: int, n_cells: int = 6000, seed: int = 0):
     return *tensors, torch.as_tensor(batch), torch.as_tensor(stratum), torch.as_tensor(component), log_mean
 
 
-def _fit(x, depth, batch, component, n_batch, n_strata, supported=None, size: int = 1000) -> GeneGate:
+def _fit(x, depth, batch, component, n_batch, n_strata, supported=None, size: int = 1000, correction=None) -> GeneGate:
     gate = GeneGate(n_strata * K, GENES, n_batch, n_strata)
     sums = GroupSums(gate)
     members = torch.nn.functional.one_hot(component, n_strata * K).float()
     for rows in torch.arange(len(x)).split(size):
-        part = (x[rows], depth[rows], torch.zeros(len(rows), 1), torch.ones_like(x[rows]), members[rows], batch[rows])
+        corrected = torch.zeros(len(rows), 1) if correction is None else correction[rows]
+        part = (x[rows], depth[rows], corrected, torch.ones_like(x[rows]), members[rows], batch[rows])
         sums.add(*part)
     sums.store(gate, supported)
     return gate
@@ -87,11 +88,25 @@ def test_a_gene_that_a_stratum_does_not_show_stays_finite():
 
 def test_one_batch_and_stratum_are_the_sums_of_the_plain_gate():
     x, depth, batch, _, component, _ = _draw(1, 1, n_cells=300)
-    gate, plain = _fit(x, depth, batch, component, 1, 1), GeneGate(K, GENES)
+    correction = 0.3 * torch.randn(len(x), 1, generator=torch.Generator().manual_seed(0)) + 0.5
+    gate = _fit(x, depth, batch, component, 1, 1, correction=correction)
+    plain = GeneGate(K, GENES)
     sums = GateSums(plain)
     members = torch.nn.functional.one_hot(component, K).float()
-    sums.add(x, depth, torch.zeros(len(x), 1), torch.ones_like(x), members)
+    sums.add(x, depth, correction, torch.ones_like(x), members)
     sums.store(plain)
-    torch.testing.assert_close(gate.log_mean, plain.log_mean)
-    torch.testing.assert_close(gate.cluster_log_ratio, plain.cluster_log_ratio)
+    assert plain.depth_offset.item() == pytest.approx(correction.mean().item(), abs=1e-5)
+    for key in ("log_mean", "cluster_log_ratio", "depth_offset", "composition"):
+        torch.testing.assert_close(getattr(gate, key), getattr(plain, key), rtol=1e-5, atol=1e-6)
     assert gate.shift(batch) is None
+
+
+def test_storing_the_same_sums_twice_moves_depths_once():
+    x, depth, batch, _, component, _ = _draw(2, 1, n_cells=300)
+    gate = GeneGate(K, GENES, 2, 1)
+    gate.depth_offset.fill_(0.1)
+    sums, members = GroupSums(gate), torch.nn.functional.one_hot(component, K).float()
+    sums.add(x, depth, torch.full((300, 1), 0.4), torch.ones_like(x), members, batch)
+    sums.store(gate)
+    sums.store(gate, torch.zeros(GENES, dtype=torch.bool))
+    assert gate.depth_offset.item() == pytest.approx(0.5, abs=1e-4)

@@ -8,14 +8,14 @@ from scipy import stats
 from scvi import REGISTRY_KEYS
 
 from scgacl_scvi import SCGACL
-from scgacl_scvi._keys import HELDOUT_GROUP
+from scgacl_scvi._keys import HELDOUT_GROUP, STRATUM
 from scgacl_scvi.datasets import simulate_null
 from scgacl_scvi.evaluate import null_correlation
 from scgacl_scvi.module import VaDE
 from scgacl_scvi.module._gate import GeneGate
 from scgacl_scvi.module._groups import N_HELDOUT_GROUPS
 from scgacl_scvi.train import _gate_fit
-from scgacl_scvi.train._gate_fit import MIN_EVIDENCE, WEIGHTS, _heldout_log_ratios, _set_weights, fit_gate
+from scgacl_scvi.train._gate_fit import MIN_EVIDENCE, WEIGHTS, _heldout_log_ratios, _set_weights, cell_weight, fit_gate
 
 K = 3
 
@@ -51,6 +51,48 @@ def _draw(module, own: dict, log_ratio: torch.Tensor | float, seed: int) -> torc
     if own["zi_logits"] is not None:
         x = x * (rng.random(x.shape) >= torch.sigmoid(own["zi_logits"]).numpy())
     return torch.as_tensor(x, dtype=torch.float32)
+
+
+def test_a_deep_cell_tells_no_more_of_a_mean_than_the_dispersion_allows():
+    log_mean, theta = torch.tensor([-5.0, 0.0, 3.0]), torch.tensor([0.5, 1.0, 2.0])
+    log_depth = torch.tensor([[0.0], [-3.0], [4.0], [9.0]])
+    weight = cell_weight(log_mean, log_depth, theta).double()
+    mean, depth, theta = log_mean.double().exp(), log_depth.double().exp(), theta.double()
+    # The inverse variance of count / depth, the count being negative binomial, to that at depth 1, by molecule.
+    information = depth**2 / (mean * depth + (mean * depth) ** 2 / theta)
+    expected = information / (1 / (mean + mean**2 / theta)) / depth
+    torch.testing.assert_close(weight, expected, rtol=1e-5, atol=0)
+    assert (weight[0] == 1).all()
+
+
+@pytest.mark.parametrize("groups", [{"n_batch": 2}, {"n_strata": 2}, {}])
+def test_no_depth_is_left_in_common_when_genes_are_judged(groups, monkeypatch):
+    torch.manual_seed(0)
+    cells, genes = 60, 30
+    module = VaDE(genes, n_hidden=(8,), n_hidden_discriminator=(8,), n_latent=3, n_components=2, gene_likelihood="nb",
+                  dropout_rate=0.0, **groups)  # fmt: skip
+    x = torch.poisson(torch.full((cells, genes), 2.0) * torch.rand(1, genes) * 3)
+    module.set_data_statistics(x.sum(1).median(), x.numpy().mean(0), x.max().item())
+    module.decoder.output.weight.data.mul_(20)
+    module.decoder.output.bias.data.add_(torch.randn(genes))  # shares that are not those of the data
+    module.gene_group.copy_(torch.arange(genes) % N_HELDOUT_GROUPS)
+    batch = {REGISTRY_KEYS.X_KEY: x, REGISTRY_KEYS.BATCH_KEY: torch.arange(cells)[:, None] % groups.get("n_batch", 1)}
+    if "n_strata" in groups:
+        batch[STRATUM] = torch.arange(cells)[:, None] % 2
+    held = {**batch, HELDOUT_GROUP: (torch.arange(cells)[:, None] * 3) % N_HELDOUT_GROUPS}
+    found = []
+    real = _gate_fit._heldout_log_ratios
+
+    def watched(module, x, own):
+        found.append(module.gate.depth_correction(own["log_scale"], module.theta).mean().item())
+        return real(module, x, own)
+
+    monkeypatch.setattr(_gate_fit, "_heldout_log_ratios", watched)
+    fit_gate(module, lambda: [held], lambda: [held], lambda: [batch])
+    assert len(found) == 2
+    assert abs(module.gate.depth_offset) > 0.05
+    # Not to the bit: the usual shares, by which a library is estimated beside genes that are kept back, have moved.
+    assert found == pytest.approx([0, 0], abs=0.01)
 
 
 def test_weights_begin_with_the_genes_own_mean_and_share_out_at_most_one():

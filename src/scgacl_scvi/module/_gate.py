@@ -43,7 +43,8 @@ class GeneGate(nn.Module):
         self.register_buffer("fitted", torch.tensor(False))
         # Log of the gene's mean at the reference depth (counts); that of the data until the gate is fitted.
         self.register_buffer("log_mean", torch.zeros(n_genes))
-        # What the depth correction compares with, log mean of each gene in the data, and its average over cells.
+        # What the depth correction compares with, log mean of each gene in the data (with "zinb" after dropout, whose
+        # common part the average takes off), and that average over cells.
         self.register_buffer("depth_reference", torch.zeros(n_genes))
         self.register_buffer("depth_offset", torch.tensor(0.0))
         self.register_buffer("composition", torch.zeros(n_components))  # log factor of all genes in a cluster
@@ -60,8 +61,10 @@ class GeneGate(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Open the gate, as before its fit."""
+        """Open the gate, as before its fit: means are those of the data."""
         self.fitted.fill_(False)
+        self.log_mean.copy_(self.depth_reference)
+        self.depth_offset.zero_()
         self.composition.zero_()
         self.batch_log_ratio.zero_()
         self.stratum_log_ratio.zero_()
@@ -72,13 +75,14 @@ class GeneGate(nn.Module):
         self.log_theta_ratio.zero_()
 
     @torch.no_grad()
-    def set_depths(self, n_cells: Tensor, correction: Tensor) -> None:
+    def set_depths(self, offset: Tensor, n_cells: Tensor, correction: Tensor) -> None:
         """Take the number of cells and the sum of their corrections, over all cells and those of each cluster (1 + K).
 
         From here on corrections are relative to the average over cells: what they have in common is no matter of a
-        cell's depth, and a gene that keeps its own mean would be predicted too low by it.
+        cell's depth, and a gene that keeps its own mean would be predicted too low by it. ``offset`` is the one with
+        which these corrections were made.
         """
-        self.depth_offset += correction[0] / n_cells[0]
+        self.depth_offset.copy_(offset + correction[0] / n_cells[0])
         if self.follow_composition:  # drawn to 0 by a cell
             self.composition.copy_((correction[1:] - n_cells[1:] * correction[0] / n_cells[0]) / (n_cells[1:] + 1))
 
@@ -166,6 +170,7 @@ class GateSums:
         k, g = gate.cluster_log_ratio.shape
         self._x, self._depth = (torch.zeros(k + 1, g, dtype=torch.float64, device=gate.log_mean.device) for _ in "xd")
         self._n_cells, self._correction = (torch.zeros(k + 1, dtype=torch.float64, device=self._x.device) for _ in "nc")
+        self._offset = gate.depth_offset.clone()
 
     def add(self, x: Tensor, depth: Tensor, correction: Tensor, counted: Tensor, responsibilities: Tensor) -> None:
         """Add cells: counts, depth and log of its correction (cells x 1), weight of each entry, responsibilities."""
@@ -181,7 +186,7 @@ class GateSums:
         cluster = (self._x[1:] + _PSEUDOCOUNT) / (self._depth[1:] + _PSEUDOCOUNT / mean)
         # What the corrections have in common belongs to the means.
         gate.log_mean.copy_(mean.log() + self._correction[0] / self._n_cells[0])
-        gate.set_depths(self._n_cells, self._correction)
+        gate.set_depths(self._offset, self._n_cells, self._correction)
         gate.cluster_log_ratio.copy_((cluster / mean).log())
 
 

@@ -25,6 +25,7 @@ class GroupSums:
             torch.zeros(n_batch, k, g, dtype=torch.float64, device=gate.log_mean.device) for _ in range(2)
         )
         self._n_cells, self._correction = (torch.zeros(k + 1, dtype=torch.float64, device=self.x.device) for _ in "nc")
+        self._offset = gate.depth_offset.clone()
 
     def add(
         self, x: Tensor, depth: Tensor, correction: Tensor, counted: Tensor, responsibilities: Tensor, batch: Tensor
@@ -64,7 +65,7 @@ class GroupSums:
                     batch = torch.where(supported, batch, 1.0)
         # What the corrections have in common belongs to the means, as in GateSums.
         gate.log_mean.copy_(mean.log() + self._correction[0] / self._n_cells[0])
-        gate.set_depths(self._n_cells, self._correction)
+        gate.set_depths(self._offset, self._n_cells, self._correction)
         gate.stratum_log_ratio.copy_(stratum.log())
         gate.batch_log_ratio.copy_(batch.log())
         gate.cluster_log_ratio.copy_(cluster.log())

@@ -114,11 +114,19 @@ def gate_sums(module: VaDE, batches: Iterable) -> GateSums | GroupSums:
     for x, own in _passes(module, batches):
         correction = module.gate.depth_correction(own["log_scale"], module.theta)
         counted = counted_share(x, own["rate"], own["theta"], own["zi_logits"], own["visible"])
-        # What a cell tells about a mean: no more than the inverse dispersion, however deep it is.
-        counted = counted / (1 + (module.gate.log_mean + own["depth"].log() + correction).exp() / own["theta"])
+        counted = counted * cell_weight(module.gate.log_mean, own["depth"].log() + correction, own["theta"])
         groups = (own["batch"],) if grouped else ()
         sums.add(x, own["depth"], correction, counted, own["responsibilities"], *groups)
     return sums
+
+
+def cell_weight(log_mean: Tensor, log_depth: Tensor, theta: Tensor) -> Tensor:
+    """What a cell (its depth, cells x 1) tells about a gene's mean for each molecule expected in it, cells x genes.
+
+    No cell tells more than the gene's inverse dispersion allows, however deep it is. A cell of the reference depth has
+    weight 1, so that sums are still in molecules, as the pseudocounts are that they are drawn by.
+    """
+    return (1 + log_mean.exp() / theta) / (1 + (log_mean + log_depth).exp() / theta)
 
 
 def batch_evidence(module: VaDE, batches: Iterable, first: int = 0) -> Tensor:
