@@ -11,19 +11,16 @@ given by themselves (NaN if there are none). Raw values are the control: shuffle
 those of the sorted populations do, differ a little, too. Prints versions and one line a result.
 """
 
-import argparse
-import importlib.metadata
-import logging
-import os
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from _accuracy.sets import prepare
+import _real
+from _accuracy.methods import fit_ours
+from _accuracy.sets import Data
 
 SETS = ("pbmc_facs", "scmix_sc_celseq2_5cl")  # types that are known without the expression
 
@@ -45,30 +42,20 @@ def closest(values: np.ndarray, labels: np.ndarray) -> tuple[str, str]:
     return tuple(names[list(np.unravel_index(distance.argmin(), distance.shape))])
 
 
-def measure(name: str, folder: Path, seed: int):
+def measure(data: Data, path: Path, seed: int):
     """Share of the shuffled genes that differ, for each kind of values."""
-    import anndata
-    import scvi
-    import torch
     from scipy import sparse
 
-    from scgacl_scvi import SCGACL
     from scgacl_scvi.evaluate import baselines, lognorm
 
-    data = prepare(name, folder, seed)
-    torch.set_num_threads(1)  # the choice of genes sets it to all
     counts, raw = data.counts.toarray(), lognorm(data.counts).toarray()
     first, second = (np.flatnonzero(data.labels == one) for one in closest(raw, data.labels))
     genes = np.flatnonzero(differing(raw, first, second, np.arange(counts.shape[1])) > 0.2)
     both, rng = np.concatenate([first, second]), np.random.default_rng(seed)
     for gene in genes:
         counts[both, gene] = counts[rng.permutation(both), gene]
-    scvi.settings.seed = seed
-    shuffled = sparse.csr_matrix(counts.astype(np.float32))
-    adata = anndata.AnnData(shuffled.copy())
-    SCGACL.setup_anndata(adata)
-    model = SCGACL(adata)
-    model.train(enable_progress_bar=False)
+    shuffled = sparse.csr_matrix(counts)
+    model = fit_ours(shuffled, seed)
     own = model.module.gate.keeps_own_mean.numpy()[genes]
     sample = model.posterior_predictive_sample(n_samples=1)
     results = {
@@ -83,30 +70,10 @@ def measure(name: str, folder: Path, seed: int):
         yield {
             "values": label,
             "genes": len(genes),
-            "differ": called.mean(),
-            "of own mean": called[own].mean() if own.any() else np.nan,
+            "differ": float(called.mean()),
+            "of own mean": float(called[own].mean()) if own.any() else float("nan"),
         }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("SCGACL_DATA"))
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments = parser.parse_args()
-    if arguments.data is None:
-        parser.error("no folder of data; pass --data FOLDER or set SCGACL_DATA")
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    print({name: importlib.metadata.version(name) for name in ("scgacl-scvi", "scvi-tools", "torch", "scipy")})
-    for name in arguments.sets:
-        for seed in arguments.seeds:
-            for row in measure(name, Path(arguments.data), seed):
-                rounded = {
-                    key: round(float(v), 3) if isinstance(v, float | np.floating) else v for key, v in row.items()
-                }
-                print({"set": name, "seed": seed, **rounded}, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    _real.main(__doc__, SETS, ("scipy",), measure)

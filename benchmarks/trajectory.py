@@ -11,19 +11,16 @@ the latter alone. Beside them the correlation with the library size, which is no
 pseudotime of paul15 starts with its cells of fewest counts. Prints versions and one line a result.
 """
 
-import argparse
-import importlib.metadata
-import logging
-import os
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from _accuracy.sets import prepare
+import _real
+from _accuracy.methods import fit_ours
+from _accuracy.sets import Data
 
 ORDER = {"deng2014_subset133": "stage_order", "paul15": "Pseudotime"}
 N_ROOTS = 8
@@ -49,50 +46,25 @@ def pseudotime_agreement(values: np.ndarray, order: np.ndarray, seed: int) -> fl
     return float(np.mean(found))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("SCGACL_DATA"))
-    parser.add_argument("--sets", nargs="+", choices=list(ORDER), default=list(ORDER))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments = parser.parse_args()
-    if arguments.data is None:
-        parser.error("no folder of data; pass --data FOLDER or set SCGACL_DATA")
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    packages = ("scgacl-scvi", "scvi-tools", "torch", "scanpy", "anndata")
-    print({name: importlib.metadata.version(name) for name in packages})
-    for name in arguments.sets:
-        for seed in arguments.seeds:
-            for label, score in measure(name, Path(arguments.data), seed):
-                print({"set": name, "seed": seed, "values": label, "spearman": round(score, 3)}, flush=True)
-
-
-def measure(name: str, folder: Path, seed: int):
+def measure(data: Data, path: Path, seed: int):
     """Agreement of raw and of imputed values."""
     import anndata
-    import scvi
-    import torch
     from scipy.stats import spearmanr
 
-    from scgacl_scvi import SCGACL
     from scgacl_scvi.evaluate import lognorm
 
-    data = prepare(name, folder, seed)
-    torch.set_num_threads(1)  # the choice of genes sets it to all
-    known = anndata.read_h5ad(folder / f"{name}.h5ad", backed="r").obs.loc[data.obs_names, ORDER[name]]
+    def row(label: str, score: float) -> dict:
+        return {"values": label, "spearman": float(score)}
+
+    known = anndata.read_h5ad(path, backed="r").obs.loc[data.obs_names, ORDER[path.stem]]
     order = known.to_numpy(dtype=float)
-    library = np.ravel(data.counts.sum(1))
-    yield "library size", float(spearmanr(library, order).statistic)
-    yield "raw", pseudotime_agreement(lognorm(data.counts).toarray(), order, seed)
-    scvi.settings.seed = seed
-    adata = anndata.AnnData(data.counts.astype(np.float32))
-    SCGACL.setup_anndata(adata)
-    model = SCGACL(adata)
-    model.train(enable_progress_bar=False)
+    yield row("library size", spearmanr(np.ravel(data.counts.sum(1)), order).statistic)
+    yield row("raw", pseudotime_agreement(lognorm(data.counts).toarray(), order, seed))
+    model = fit_ours(data.counts, seed)
     for policy in ("impute", "denoise"):
         values = model.get_imputed_expression(policy=policy, return_numpy=True, layer_key=None)
-        yield f"{policy} ({model.module.gene_likelihood})", pseudotime_agreement(values, order, seed)
+        yield row(f"{policy} ({model.module.gene_likelihood})", pseudotime_agreement(values, order, seed))
 
 
 if __name__ == "__main__":
-    main()
+    _real.main(__doc__, list(ORDER), ("scanpy", "anndata"), measure)

@@ -159,18 +159,19 @@ def _scvi_nb(counts: Any, context: Context) -> dict[str, Any]:
     return dict(zip(("scvi_nb", "scvi_nb_posterior"), baselines.scvi_nb_both(counts, seed=context.seed), strict=True))
 
 
-def _fit_ours(counts: Any, context: Context, labels: bool, settings: dict) -> Any:
+def fit_ours(counts: Any, seed: int, labels: np.ndarray | None = None, settings: dict | None = None) -> Any:
+    """Our model, trained on counts, and on labels where given."""
     import anndata
     import scvi
 
     from scgacl_scvi import SCGACL
 
-    scvi.settings.seed = context.seed
+    scvi.settings.seed = seed
     adata = anndata.AnnData(counts.astype(np.float32))
-    if labels:
-        adata.obs["label"] = context.data.labels
-    SCGACL.setup_anndata(adata, labels_key="label" if labels else None)
-    model = SCGACL(adata, **settings)
+    if labels is not None:
+        adata.obs["label"] = labels
+    SCGACL.setup_anndata(adata, labels_key=None if labels is None else "label")
+    model = SCGACL(adata, **(settings or {}))
     model.train(enable_progress_bar=False)
     return model
 
@@ -179,7 +180,7 @@ def _ours(counts: Any, context: Context, *, labels: bool = False, settings: dict
     settings = dict(settings or {})
     if settings.get("preset") == "paper" and not labels:
         settings["n_clusters"] = context.set.n_clusters
-    model = _fit_ours(counts, context, labels, settings)
+    model = fit_ours(counts, context.seed, context.data.labels if labels else None, settings)
     get = partial(model.get_imputed_expression, return_numpy=True, layer_key=None)
     if context.task == HELDOUT:
         rates = get(policy="denoise", scale="counts")

@@ -74,18 +74,6 @@ class GeneGate(nn.Module):
         self.evidence.fill_(torch.nan)
         self.log_theta_ratio.zero_()
 
-    @torch.no_grad()
-    def set_depths(self, offset: Tensor, n_cells: Tensor, correction: Tensor) -> None:
-        """Take the number of cells and the sum of their corrections, over all cells and those of each cluster (1 + K).
-
-        From here on corrections are relative to the average over cells: what they have in common is no matter of a
-        cell's depth, and a gene that keeps its own mean would be predicted too low by it. ``offset`` is the one with
-        which these corrections were made.
-        """
-        self.depth_offset.copy_(offset + correction[0] / n_cells[0])
-        if self.follow_composition:  # drawn to 0 by a cell
-            self.composition.copy_((correction[1:] - n_cells[1:] * correction[0] / n_cells[0]) / (n_cells[1:] + 1))
-
     @property
     def keeps_own_mean(self) -> Tensor:
         """Which genes follow neither cluster nor generator (bool, genes)."""
@@ -163,30 +151,57 @@ class GeneGate(nn.Module):
         return mixed * (followed * (responsibilities @ self.composition)[:, None]).exp()
 
 
+class DepthSums:
+    """Number of cells and sum of their depth corrections, over all cells and over those of each cluster (1 + K)."""
+
+    def __init__(self, gate: GeneGate):
+        size = len(gate.composition) + 1
+        self._n_cells, self._correction = (
+            torch.zeros(size, dtype=torch.float64, device=gate.log_mean.device) for _ in "nc"
+        )
+        self._offset = gate.depth_offset.clone()  # with which the corrections are made
+
+    def add(self, correction: Tensor, responsibilities: Tensor) -> Tensor:
+        """Add cells: log of the correction (cells x 1), responsibilities. Returns their membership, 1 + K x cells."""
+        members = torch.cat([torch.ones_like(correction), responsibilities], 1).T
+        self._n_cells += members.sum(1)
+        self._correction += (members @ correction).squeeze(1)
+        return members
+
+    @torch.no_grad()
+    def store(self, gate: GeneGate) -> Tensor:
+        """Set the gate's offset and composition, and return the average that corrections lose by it.
+
+        From here on corrections are relative to the average over cells: what they have in common is no matter of a
+        cell's depth but of the means, and a gene that keeps its own mean would be predicted too low by it.
+        """
+        average = self._correction[0] / self._n_cells[0]
+        gate.depth_offset.copy_(self._offset + average)
+        if gate.follow_composition:
+            off = self._correction[1:] - self._n_cells[1:] * self._correction[0] / self._n_cells[0]
+            gate.composition.copy_(off / (self._n_cells[1:] + 1))  # drawn to 0 by a cell
+        return average
+
+
 class GateSums:
     """Sums over cells from which the means of genes and clusters follow."""
 
     def __init__(self, gate: GeneGate):
         k, g = gate.cluster_log_ratio.shape
         self._x, self._depth = (torch.zeros(k + 1, g, dtype=torch.float64, device=gate.log_mean.device) for _ in "xd")
-        self._n_cells, self._correction = (torch.zeros(k + 1, dtype=torch.float64, device=self._x.device) for _ in "nc")
-        self._offset = gate.depth_offset.clone()
+        self._depths = DepthSums(gate)
 
     def add(self, x: Tensor, depth: Tensor, correction: Tensor, counted: Tensor, responsibilities: Tensor) -> None:
         """Add cells: counts, depth and log of its correction (cells x 1), weight of each entry, responsibilities."""
-        members = torch.cat([torch.ones_like(depth), responsibilities], 1).T  # 1 + K x cells
+        members = self._depths.add(correction, responsibilities)
         self._x += members @ (x * counted)
         self._depth += members @ (depth * correction.exp() * counted)
-        self._n_cells += members.sum(1)
-        self._correction += (members @ correction).squeeze(1)
 
     def store(self, gate: GeneGate) -> None:
         """Set the gate's means."""
         mean = (self._x[0] / self._depth[0].clamp_min(_TINY)).clamp_min(_TINY)
         cluster = (self._x[1:] + _PSEUDOCOUNT) / (self._depth[1:] + _PSEUDOCOUNT / mean)
-        # What the corrections have in common belongs to the means.
-        gate.log_mean.copy_(mean.log() + self._correction[0] / self._n_cells[0])
-        gate.set_depths(self._offset, self._n_cells, self._correction)
+        gate.log_mean.copy_(mean.log() + self._depths.store(gate))
         gate.cluster_log_ratio.copy_((cluster / mean).log())
 
 

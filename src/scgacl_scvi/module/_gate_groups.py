@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._gate import GeneGate
+from ._gate import DepthSums, GeneGate
 
 _PSEUDOCOUNT = 1.0
 """Molecules by which the mean of a batch or a cluster is drawn to what it is compared with."""
@@ -24,8 +24,7 @@ class GroupSums:
         self.x, self.depth = (
             torch.zeros(n_batch, k, g, dtype=torch.float64, device=gate.log_mean.device) for _ in range(2)
         )
-        self._n_cells, self._correction = (torch.zeros(k + 1, dtype=torch.float64, device=self.x.device) for _ in "nc")
-        self._offset = gate.depth_offset.clone()
+        self._depths = DepthSums(gate)
 
     def add(
         self, x: Tensor, depth: Tensor, correction: Tensor, counted: Tensor, responsibilities: Tensor, batch: Tensor
@@ -37,9 +36,7 @@ class GroupSums:
             members = responsibilities[rows].T  # K x cells
             self.x[b] += members @ seen[rows]
             self.depth[b] += members @ exposure[rows]
-        members = torch.cat([torch.ones_like(depth), responsibilities], 1).T  # 1 + K x cells
-        self._n_cells += members.sum(1)
-        self._correction += (members @ correction).squeeze(1)
+        self._depths.add(correction, responsibilities)
 
     def store(self, gate: GeneGate, supported: Tensor | None = None) -> None:
         """Set the gate's means; a gene that is not ``supported`` (genes) has one mean in all batches.
@@ -63,9 +60,7 @@ class GroupSums:
                 batch = (self.x.sum(1) + _PSEUDOCOUNT) / ((expected * cluster).sum(1) + _PSEUDOCOUNT)
                 if supported is not None:
                     batch = torch.where(supported, batch, 1.0)
-        # What the corrections have in common belongs to the means, as in GateSums.
-        gate.log_mean.copy_(mean.log() + self._correction[0] / self._n_cells[0])
-        gate.set_depths(self._offset, self._n_cells, self._correction)
+        gate.log_mean.copy_(mean.log() + self._depths.store(gate))
         gate.stratum_log_ratio.copy_(stratum.log())
         gate.batch_log_ratio.copy_(batch.log())
         gate.cluster_log_ratio.copy_(cluster.log())
