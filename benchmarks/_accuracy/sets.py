@@ -102,12 +102,17 @@ def prepare(name: str, folder: Path | None, seed: int, n_cells: int = N_CELLS, n
 
 
 def variable_genes(adata, n_genes: int) -> np.ndarray:
-    """Positions of the most variable genes among those seen in 10 cells: Seurat's third flavour, on counts."""
+    """Positions of the most variable genes among those seen in 10 cells: Seurat's third flavour, on counts.
+
+    Of genes that vary equally, those that come first in the file. (Genes of few counts often do, and which of them
+    scanpy takes depends on the processor: numpy sorts equal values in another order where it has other instructions.)
+    """
     import scanpy as sc
 
     seen = adata[:, np.ravel((adata.X > 0).sum(0)) >= MIN_CELLS].copy()
     sc.pp.highly_variable_genes(seen, flavor="seurat_v3", n_top_genes=min(n_genes, seen.n_vars))
-    chosen = seen.var_names[seen.var["highly_variable"]]
+    variability = seen.var["variances_norm"].to_numpy().round(9)  # beyond, machines differ
+    chosen = seen.var_names[np.argsort(-variability, kind="stable")[:n_genes]]
     return np.flatnonzero(adata.var_names.isin(chosen))
 
 
