@@ -29,7 +29,7 @@ class Settings:
 
     data: Path | None
     results: Path
-    threads: int = 2
+    threads: int = 1
     jobs: int = 1
     n_cells: int = 1500
     n_genes: int = 2000
