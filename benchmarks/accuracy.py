@@ -30,7 +30,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--methods", nargs="+", choices=[*KINDS, *METHODS], default=list(KINDS), metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=None, help="default 0 1 2; null: 0 to 4")
-    parser.add_argument("--threads", type=int, default=1, help="of each fit; two that wait for others are slower than one")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of each fit; two that wait for others are slower than one"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="fits at a time; above 1 their times suffer")
     parser.add_argument("--cells", type=int, default=1500)
     parser.add_argument("--genes", type=int, default=2000)
