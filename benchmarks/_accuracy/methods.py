@@ -189,14 +189,13 @@ def _ours(counts: Any, context: Context, *, labels: bool = False, settings: dict
         depth = (1 - FRACTION) / FRACTION  # of the held-out counts, whose normalised log is to be predicted
         of_logs = get(policy="denoise", scale="log1p_cp10k", estimand="log", depth=depth)
         return {"ours": rates, "ours_log": Values(of_logs, "log1p_cp10k")}
-    if context.task in (RECOVERY, STRUCTURE):
+    if context.task == RECOVERY:
         return Values(get(policy=context.set.policy))
     sample = model.posterior_predictive_sample(n_samples=1)
-    return {
-        "ours": Values(get(policy="denoise")),
-        "ours_impute": Values(get(policy="impute")),
-        "ours_sample": np.asarray(sample.todense() if hasattr(sample, "todense") else sample).reshape(counts.shape),
-    }
+    denoised = {"ours": Values(get(policy="denoise"))}
+    impute = {} if context.task == STRUCTURE else {"ours_impute": Values(get(policy="impute"))}
+    sampled = np.asarray(sample.todense() if hasattr(sample, "todense") else sample).reshape(counts.shape)
+    return denoised | impute | {"ours_sample": sampled}
 
 
 # --- the list ------------------------------------------------------------------------------------------------------
