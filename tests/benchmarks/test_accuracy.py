@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from _accuracy import figures, methods, plan, report, store, tables, worker
 from _accuracy.methods import METHODS, UNAVAILABLE
-from _accuracy.sets import SETS, prepare
+from _accuracy.sets import SETS, prepare, variable_genes
 from anndata import AnnData
 from scipy import sparse
 
@@ -132,6 +132,18 @@ def test_sets_are_cut_the_same_for_all_and_the_fingerprint_follows_what_is_left(
     adata.var_names = [f"other{i}" for i in range(25)]
     adata.write_h5ad(tmp_path / "pbmc3k.h5ad")
     assert prepare("pbmc3k", tmp_path, seed=0, n_cells=20).fingerprint != data.fingerprint
+
+
+def test_of_genes_that_vary_equally_those_that_come_first_are_taken():
+    pytest.importorskip("skmisc")
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.gamma(2.0, 1.0, 400), (80, 400))
+    equal = rng.permutation(400)[:40]
+    counts[:, equal] = rng.permuted(np.tile(np.arange(80) % 4 == 0, (40, 1)), axis=1).T  # as many, in other cells
+    adata = AnnData(sparse.csr_matrix(counts.astype(np.float32)))
+    found = (np.intersect1d(variable_genes(adata, n), equal) for n in range(30, 400, 30))
+    taken = next(genes for genes in found if 0 < len(genes) < 40)
+    np.testing.assert_array_equal(taken, np.sort(equal)[: len(taken)])
 
 
 def test_only_the_newest_version_on_the_newest_data_is_reported(tmp_path):
